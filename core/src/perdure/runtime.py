@@ -1,0 +1,398 @@
+"""``Runtime``: an app opened over plugins and configuration; what outside code calls agents and workflows with."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, TypeVarTuple, overload
+
+from perdure import config, encoding
+from perdure.agent import Agent
+from perdure.catalog import Catalog
+from perdure.clock import SystemClock
+from perdure.context import encoded
+from perdure.errors import InvalidInput, PayloadTooLarge, RunCancelled, RunFailed, RunParked, UnknownName, UsageError
+from perdure.messages import AgentId, Delivery, ErrorInfo, RunView, Start
+from perdure.plugins import Plugins
+from perdure.ports import EngineParts, Operation
+from perdure.volatile import Volatile
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
+    from pathlib import Path
+
+    from perdure.agent import AgentRef, Tool
+    from perdure.context import Context, Reply
+    from perdure.messages import Accepted, RequestView
+    from perdure.ports import (
+        AgentMiddleware,
+        Clock,
+        DurableStore,
+        Engine,
+        Model,
+        Query,
+        RuntimeMiddleware,
+    )
+    from perdure.workflow import Workflow, WorkflowRef
+
+P = ParamSpec("P")
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+O = TypeVar("O")  # noqa: E741 - output
+Ts = TypeVarTuple("Ts")
+
+
+class Run(Generic[T_co]):
+    """A run or turn that was accepted: it goes on whether or not anybody waits for it."""
+
+    def __init__(self, runtime: Runtime, id_: str, decode: Callable[[bytes], Any], *, new: bool = True) -> None:
+        self.id = id_
+        self.new = new
+        self._runtime = runtime
+        self._decode = decode
+
+    def __repr__(self) -> str:
+        return f"<run {self.id}>"
+
+    def on(self, runtime: Runtime) -> Run[T_co]:
+        """The same run, looked at through another runtime."""
+        return Run(runtime, self.id, self._decode, new=self.new)
+
+    async def result(self, timeout: float | None = None) -> T_co:
+        """Wait until it has finished; return its result.
+
+        Args:
+            timeout: Seconds; afterwards ``TimeoutError`` is raised and the run goes on.
+
+        Raises:
+            RunFailed: It failed; ``error`` says with what.
+            RunCancelled: It was cancelled.
+            RunParked: It was set aside until its code is fixed.
+        """
+        view = await self._runtime.engine.wait(self.id, timeout=timeout)
+        if view.status == "completed":
+            return self._decode(encoding.encode(view.result, Any, "a recorded result"))
+        error = view.error or ErrorInfo(type="unknown")
+        if view.status == "failed":
+            raise RunFailed(self.id, error)
+        if view.status == "cancelled":
+            msg = f"run {self.id!r} was cancelled: {error.message or 'no reason given'}"
+            raise RunCancelled(msg)
+        if view.status == "parked":
+            raise RunParked(self.id, error)
+        msg = f"run {self.id!r} is still {view.status} after {timeout:g} s; it goes on"
+        raise TimeoutError(msg)
+
+    async def wait(self, timeout: float | None = None, *, until_waiting: bool = False) -> RunView:
+        """Wait until it has finished or is parked (or, on demand, waits for an answer); at most ``timeout`` seconds.
+
+        Whatever became of it is in the view; nothing is raised for a failed run.
+        """
+        return await self._runtime.engine.wait(self.id, timeout=timeout, until_waiting=until_waiting)
+
+    async def view(self) -> RunView:
+        """It as it stands. Raises ``UnknownName``."""
+        return await self._runtime.view(self.id)
+
+    async def cancel(self, reason: str = "") -> None:
+        """Ask it to stop; its clean-up code still runs."""
+        await self._runtime.cancel(self.id, reason)
+
+
+class Runtime:
+    """See ``Runtime.open``. Fills ``perdure.ports.Services`` for plugins.
+
+    Attributes:
+        configuration: The settings.
+        plugins: What is installed.
+        catalog: Agents, workflows and tools by name.
+        engine: What drives runs and turns.
+        query: Views on them.
+        clock: The time.
+    """
+
+    def __init__(self, settings: config.Settings, plugins: Plugins, clock: Clock, model: Model | None) -> None:
+        self.configuration = settings
+        self.plugins = plugins
+        self.clock = clock
+        self.catalog: Catalog = Catalog(plugins)
+        self.agent_middleware: Sequence[AgentMiddleware] = _collected(plugins, "perdure_agent_middleware")
+        self.engine: Engine
+        self.query: Query
+        self._middleware: Sequence[RuntimeMiddleware] = _collected(plugins, "perdure_runtime_middleware")
+        self._models: dict[str, Model] = {}
+        self._only_model = model
+        self._volatile: Volatile
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        *apps: object,
+        settings: config.Settings | None = None,
+        store: DurableStore | None = None,
+        model: Model | None = None,
+        clock: Clock | None = None,
+        drive: bool = True,
+        **overrides: Any,
+    ) -> AsyncGenerator[Runtime]:
+        """Open apps over plugins and configuration.
+
+        Args:
+            *apps: Apps and other hook plugins, besides those that entry points name.
+            settings: The configuration, as it is; by default read from files and environment.
+            store: A store to use instead of the configured one; it is not closed.
+            model: A model to use instead of every other one; it is not closed.
+            clock: The time.
+            drive: Whether to drive runs; otherwise this runtime only accepts and looks, and others drive.
+            **overrides: Settings that beat those read from files and environment (``data="state"``).
+
+        Raises:
+            InvalidSetting, PluginError: The configuration or installation is wrong.
+            UsageError: What the apps declare is wrong, or ``settings`` are given as well as single ones.
+        """
+        if settings is not None and overrides:
+            msg = f"settings=… and single settings ({', '.join(sorted(overrides))}) are both given: leave one out"
+            raise UsageError(msg)
+        settings = settings or config.load(overrides=overrides)
+        plugins = Plugins(settings.plugins)
+        plugins.start(apps)
+        runtime = cls(settings, plugins, clock or SystemClock(), model)
+        runtime.catalog.bind(runtime)
+        async with AsyncExitStack() as stack:
+            await runtime._enter(stack, store, drive=drive)
+            yield runtime
+
+    # -- calling
+
+    @overload
+    async def start(self, callee: Workflow[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Run[T]: ...
+    @overload
+    async def start(
+        self,
+        callee: Callable[[Context, *Ts], Coroutine[Any, Any, T]],
+        /,
+        *args: *Ts,
+        key: str | None = None,
+    ) -> Run[T]: ...
+    @overload
+    async def start(self, callee: WorkflowRef[..., T], /, *, key: str | None = None, **kwargs: Any) -> Run[T]: ...
+    @overload
+    async def start(
+        self, callee: Agent[O] | AgentRef[O], message: object, /, *, key: str | None = None, session: str | None = None
+    ) -> Run[Reply[O]]: ...
+    async def start(
+        self, callee: Any, /, *args: Any, key: str | None = None, session: str | None = None, **kwargs: Any
+    ) -> Run[Any]:
+        """Start a workflow or a turn; return as soon as it is safe.
+
+        Args:
+            callee: A workflow, an agent, or a reference to one.
+            *args: The workflow's arguments; the agent's message.
+            key: Idempotency key: a second start with it is the first one, and has its result.
+            session: Go on with this conversation; without it, a new one begins.
+            **kwargs: The workflow's arguments.
+
+        Raises:
+            UnknownName, InvalidInput, NotEncodable, PayloadTooLarge: The call is wrong.
+            StoreUnavailable: It could not be made safe.
+        """
+        payload = encoded(callee, args, kwargs)
+        return await self._submit(self.catalog.target(callee), payload, callee.decode_result, key, session)
+
+    @overload
+    async def call(self, callee: Workflow[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    @overload
+    async def call(
+        self,
+        callee: Callable[[Context, *Ts], Coroutine[Any, Any, T]],
+        /,
+        *args: *Ts,
+        key: str | None = None,
+    ) -> T: ...
+    @overload
+    async def call(
+        self, callee: Agent[O] | AgentRef[O], message: object, /, *, key: str | None = None, session: str | None = None
+    ) -> Reply[O]: ...
+    async def call(self, callee: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """``start``, then wait for the result."""
+        started: Run[Any] = await self.start(callee, *args, **kwargs)
+        return await started.result()
+
+    async def submit(
+        self, name: str, payload: bytes, *, key: str | None = None, session: str | None = None
+    ) -> Run[Any]:
+        """Start an agent or workflow by name with JSON, as adapters do: a message, or an object of arguments.
+
+        The run's result is decoded JSON. Raises as ``start``.
+        """
+        target, _ = self.catalog.find_any(name)
+        return await self._submit(target, payload, partial(encoding.decode, annotation=Any, where=target), key, session)
+
+    async def answer(self, request: str, value: object) -> None:
+        """Answer a request of a run.
+
+        Raises:
+            UnknownName, RequestClosed: There is no such request, or it is not open.
+            InvalidInput: The answer does not fit the request's schema; the request stays open.
+        """
+        found = await self.query.request(request)
+        if found is None:
+            hint = "'perdure runs --status waiting' lists the runs that wait"
+            raise UnknownName("request", request, hint=hint)
+        data = encoding.encode(value, Any, f"the answer to request {request!r}")
+        self._check_size(data, "the answer")
+        await self.engine.deliver(Delivery(found.run, "answer", request, self.clock.now(), data))
+
+    async def cancel(self, run: str, reason: str = "") -> None:
+        """Ask a run to stop; its clean-up code still runs. Raises ``UnknownName``."""
+        data = encoding.encode(reason, str, "the reason")
+        await self.engine.deliver(Delivery(run, "cancel", f"cancel-{secrets.token_hex(4)}", self.clock.now(), data))
+
+    async def send(self, message: object, to: AgentId, *, deadline: float | None = None) -> Any:
+        """Send a message to an agent, volatile, and wait for its reply.
+
+        Args:
+            message: What the agent's handlers take.
+            to: Its address; a short type is enough where it is unambiguous.
+            deadline: Seconds to wait; ``DeadlineExceeded`` afterwards.
+
+        Raises:
+            Undeliverable: No agent of that type, or no handler for that message.
+            DeadlineExceeded: No reply in time.
+            PerdureError: The agent's own error, as its original type where that is Perdure's, else ``CallFailed``.
+        """
+        return await self._volatile.send(message, to, deadline=deadline)
+
+    # -- looking
+
+    async def view(self, run: str) -> RunView:
+        """A run or turn as it stands. Raises ``UnknownName``."""
+        view = await self.query.run(run)
+        if view is None:
+            raise UnknownName("run", run, hint="'perdure runs' lists them")
+        return view
+
+    def handle(self, run: str) -> Run[Any]:
+        """A handle on a run by its id; its result is decoded JSON."""
+        return Run(self, run, partial(encoding.decode, annotation=Any, where=run))
+
+    async def requests(self, run: str | None = None) -> Sequence[RequestView]:
+        """Open requests, oldest first."""
+        return await self.query.requests(run=run)
+
+    # -- Services, for plugins
+
+    def tool(self, name: str) -> Tool[..., Any]:
+        """The tool that some app lists under this name."""
+        return self.catalog.find("tool", name)[1]
+
+    def model(self, name: str | None) -> Model:
+        """The client for ``provider:model``, or the default one; made once."""
+        if self._only_model is not None:
+            return self._only_model
+        name = name or self.configuration.model
+        if name not in self._models:
+            provider, colon, model = name.partition(":")
+            if not colon or not model:
+                hint = "expected 'provider:model', such as 'offline:extractive' or 'openai:gpt-5'"
+                raise UnknownName("model", name, hint=hint)
+            make = self.plugins.named("model", provider)
+            self._models[name] = make(model=model, settings=self.settings(f"model-{provider}"))
+        return self._models[name]
+
+    def settings(self, section: str) -> Mapping[str, Any]:
+        """A plugin's own section of the configuration."""
+        return self.configuration.section(section)
+
+    @property
+    def data(self) -> Path:
+        """The folder for local files; it may not be there yet."""
+        return self.configuration.data
+
+    # -- inside
+
+    async def _enter(self, stack: AsyncExitStack, store: DurableStore | None, *, drive: bool) -> None:
+        plugins, settings = self.plugins, self.configuration
+        stack.push_async_callback(self._close_models)
+        for _, _, lifespan in plugins.each("perdure_lifespan"):
+            await stack.enter_async_context(lifespan(services=self))
+        if store is None:
+            make = plugins.named("store", settings.store)
+            opened: DurableStore = make(settings=self.settings(f"store-{settings.store}"), data=str(settings.data))
+            stack.push_async_callback(opened.close)
+            store = opened
+        parts = EngineParts(
+            store=store,
+            programs=self.catalog,
+            clock=self.clock,
+            step_middleware=_collected(plugins, "perdure_step_middleware"),
+            observers=_collected(plugins, "perdure_observers"),
+            codecs=_collected(plugins, "perdure_codecs"),
+            max_payload=settings.max_payload,
+        )
+        make = plugins.named("engine", settings.engine)
+        self.engine = make(settings=self.settings(f"engine-{settings.engine}"), parts=parts)
+        self.query = self.engine.query
+        self._volatile = Volatile(self, stack)
+        if drive:
+            stack.push_async_callback(self.engine.stop)
+            await self.engine.start()
+
+    async def _submit(
+        self, target: str, payload: bytes, decode: Callable[[bytes], Any], key: str | None, session: str | None
+    ) -> Run[Any]:
+        self._check_size(payload, f"the input of {target!r}")
+        workflow = dict(self.catalog.items("workflow")).get(target)
+        if workflow is not None:
+            if session is not None:
+                msg = f"workflow {target!r} has no sessions: leave out session={session!r}"
+                raise InvalidInput(msg)
+            workflow.parameters.decode(payload, f"the input of workflow {target!r}")
+        else:
+            declared, _ = self.catalog.handler(target)
+            declared.decode_input(payload)
+            session = session or secrets.token_hex(8)
+        kind = "turn" if workflow is None else "workflow"
+        id_ = f"{'turn' if workflow is None else 'run'}_{secrets.token_hex(16)}"
+
+        async def accept(operation: Operation) -> Accepted:
+            start = Start(
+                id_, kind, target, payload, self.clock.now(), session=session, key=key, headers=operation.headers
+            )
+            return await self.engine.submit(start)
+
+        accepted: Accepted = await self.through(Operation("start", target, {}), accept)
+        return Run(self, accepted.run, decode, new=accepted.new)
+
+    async def through(self, operation: Operation, last: Callable[[Operation], Awaitable[Any]]) -> Any:
+        """Run an operation through the runtime middleware, outermost first."""
+        proceed = last
+        for middleware in reversed(self._middleware):
+            proceed = partial(_around, middleware, proceed)
+        return await proceed(operation)
+
+    def _check_size(self, data: bytes, what: str) -> None:
+        limit = self.configuration.max_payload
+        if len(data) > limit:
+            msg = (
+                f"{what} has {len(data):,} bytes, the limit is {limit:,} (setting max_payload): pass a reference,"
+                " such as a path, or raise the limit"
+            )
+            raise PayloadTooLarge(msg)
+
+    async def _close_models(self) -> None:
+        async with AsyncExitStack() as stack:  # each is closed, whatever becomes of the others
+            for model in self._models.values():
+                stack.push_async_callback(model.close)
+
+
+async def _around(
+    middleware: RuntimeMiddleware, proceed: Callable[[Operation], Awaitable[Any]], operation: Operation
+) -> Any:
+    return await middleware(operation, proceed)
+
+
+def _collected(plugins: Plugins, hook: str) -> list[Any]:
+    return [item for _, _, items in plugins.collect(hook) for item in items]

@@ -1,0 +1,229 @@
+"""What a step is: a function with its arguments, its options, and the attempts at it.
+
+A step's body runs outside the machine: in the driver of an engine, or at once under a direct context. Both
+use ``StepCall.attempt``; neither knows more of the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, overload
+from weakref import WeakKeyDictionary
+
+from perdure import encoding
+from perdure.errors import DeadlineExceeded, RetryableError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+Role = Literal["step", "model", "tool"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retry:
+    """When a failed attempt is followed by another.
+
+    Attributes:
+        attempts: How many at most, the first included.
+        first: Seconds before the second attempt.
+        backoff: Factor from one pause to the next.
+        cap: The longest pause in seconds.
+        on: Which exceptions are worth another attempt.
+    """
+
+    attempts: int = 4
+    first: float = 0.2
+    backoff: float = 2.0
+    cap: float = 30.0
+    on: tuple[type[Exception], ...] = (RetryableError,)
+
+    def __post_init__(self) -> None:
+        if not (self.attempts >= 1 and self.first >= 0 and self.backoff >= 1 and self.cap >= 0):
+            msg = f"{self!r}: expected attempts >= 1, first >= 0, backoff >= 1, cap >= 0"
+            raise UsageError(msg)
+
+    def pause(self, attempt: int, error: BaseException) -> float | None:
+        """Seconds to wait after this attempt failed with this error, or ``None`` to give up.
+
+        An error's own ``retry_after`` (seconds) is respected when it is longer.
+        """
+        if attempt >= self.attempts or not isinstance(error, self.on):
+            return None
+        asked = getattr(error, "retry_after", None)
+        try:
+            own = min(self.first * self.backoff ** (attempt - 1), self.cap)
+        except OverflowError:
+            own = self.cap if self.first else 0.0
+        return max(own, asked) if isinstance(asked, int | float) else own
+
+
+DEFAULT_RETRY: Final = Retry()
+"""Only errors that say of themselves that trying again may help; four attempts."""
+
+NEVER: Final = Retry(attempts=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepOptions:
+    """How a step is attempted; ``None`` leaves it to the function's own options, then to the default."""
+
+    retry: Retry | None = None
+    timeout: float | None = None
+    name: str | None = None
+    role: Role = "step"
+    fingerprint: str | None = None
+    returns: Any = None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt of one step, as its body sees it.
+
+    Attributes:
+        key: Idempotency key: the same for every attempt of this step, whichever process makes it. Pass it to
+            services that take one.
+        number: 1 for the first attempt.
+    """
+
+    key: str
+    number: int = 1
+
+    @staticmethod
+    def current() -> Attempt:
+        """The attempt that this code runs in. Raises ``UsageError`` outside a step."""
+        try:
+            return _current.get()
+        except LookupError:
+            msg = "Attempt.current() was called outside a step: call it in a function that ctx.step runs"
+            raise UsageError(msg) from None
+
+
+_current: ContextVar[Attempt] = ContextVar("perdure_attempt")
+
+
+@overload
+def step(fn: F, /) -> F: ...
+@overload
+def step(*, retry: Retry | None = None, timeout: float | None = None, name: str | None = None) -> Callable[[F], F]: ...
+def step(
+    fn: F | None = None, /, *, retry: Retry | None = None, timeout: float | None = None, name: str | None = None
+) -> F | Callable[[F], F]:
+    """Give a function its own step options; it stays an ordinary function.
+
+    Args:
+        fn: The function, where the decorator is used without parentheses.
+        retry: When to try again.
+        timeout: Seconds for one attempt.
+        name: Its name in journals, if not its own: set it before you rename a function that runs depend on.
+    """
+
+    def mark(function: F) -> F:
+        function.__perdure_step__ = StepOptions(retry=retry, timeout=timeout, name=name)  # type: ignore[attr-defined]
+        return function
+
+    return mark if fn is None else mark(fn)
+
+
+class StepCall(NamedTuple):
+    """A function bound to its arguments and options, ready to be attempted."""
+
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    name: str
+    role: Role
+    retry: Retry
+    timeout: float | None
+    returns: Any
+    fingerprint: str
+    is_async: bool = False
+
+    @classmethod
+    def bind(
+        cls, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: StepOptions
+    ) -> StepCall:
+        """Merge the call's options with the function's own. Raises ``NotEncodable`` for live arguments."""
+        own = getattr(fn, "__perdure_step__", None) or _NO_OPTIONS
+        named = getattr(fn, "func", fn)  # of a functools.partial, too
+        name = options.name or own.name or getattr(named, "__name__", type(named).__name__)
+        return cls(
+            fn,
+            args,
+            kwargs,
+            name,
+            options.role,
+            options.retry or own.retry or DEFAULT_RETRY,
+            options.timeout if options.timeout is not None else own.timeout,
+            options.returns if options.returns is not None else _looked_up(_returns, fn, encoding.returns_of),
+            options.fingerprint if options.fingerprint is not None else encoding.fingerprint(args, kwargs, name),
+            _looked_up(_asynchronous, fn, _is_async),
+        )
+
+    async def attempt(self, attempt: Attempt) -> Any:
+        """Run the body once: async functions here, others in a thread. The value is not yet encoded.
+
+        Raises:
+            DeadlineExceeded: It took longer than ``timeout``. (A thread cannot be stopped: it runs on, unheard.)
+        """
+        token = _current.set(attempt)
+        try:
+            if self.timeout is None:
+                return await self._body()
+            scope = asyncio.timeout(self.timeout)
+            try:
+                async with scope:
+                    return await self._body()
+            except TimeoutError as error:
+                if not scope.expired():
+                    raise
+                msg = f"step {self.name!r} took longer than its timeout of {self.timeout:g} s"
+                raise DeadlineExceeded(msg) from error
+        finally:
+            _current.reset(token)
+
+    async def _body(self) -> Any:
+        if self.is_async:
+            return await self.fn(*self.args, **self.kwargs)
+        value = await asyncio.to_thread(self.fn, *self.args, **self.kwargs)
+        return await value if inspect.isawaitable(value) else value
+
+    def encode(self, value: Any) -> bytes:
+        """The value as JSON, by the function's return type. Raises ``NotEncodable``."""
+        return encoding.encode(value, self.returns, f"the result of step {self.name!r}")
+
+    def decode(self, data: bytes) -> Any:
+        """The value that the author's code sees, live and replayed alike."""
+        return encoding.decode(data, self.returns, f"the recorded result of step {self.name!r}")
+
+
+def _is_async(fn: Callable[..., Any]) -> bool:
+    called = getattr(fn, "__call__", None)  # noqa: B004 - the method itself is what is looked at
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(called)
+
+
+def _looked_up(
+    known: WeakKeyDictionary[Callable[..., Any], Any], fn: Callable[..., Any], look: Callable[[Callable[..., Any]], Any]
+) -> Any:
+    """A fact about a function, looked up once, for it may be a step in a loop; and only if it is wanted.
+
+    The annotations of a function whose type is given at the call need not be there at run time.
+    """
+    fn = getattr(fn, "__func__", fn)  # a bound method is a new object each time
+    with suppress(TypeError):  # not hashable, as a callable instance may be
+        if fn in known:
+            return known[fn]
+    fact = look(fn)
+    with suppress(TypeError):
+        known[fn] = fact
+    return fact
+
+
+_returns: WeakKeyDictionary[Callable[..., Any], Any] = WeakKeyDictionary()
+_asynchronous: WeakKeyDictionary[Callable[..., Any], bool] = WeakKeyDictionary()
+_NO_OPTIONS: Final = StepOptions()

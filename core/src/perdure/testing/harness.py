@@ -1,0 +1,145 @@
+"""A runtime for tests: memory store, manual clock, any model; crashes on request."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Literal
+
+from perdure import config
+from perdure.runtime import Run, Runtime
+from perdure.testing.clock import ManualClock
+from perdure.testing.faults import Crash, CrashingStore
+from perdure.testing.stores import MemoryStore
+
+if TYPE_CHECKING:
+    from perdure.messages import RequestView, RunView
+    from perdure.ports import DurableStore, Model
+
+_PATIENCE = 30.0  # seconds of real time after which a test has gone wrong
+
+
+class Harness:
+    """What ``harness`` gives: a runtime, the time, and a switch to crash it.
+
+    Attributes:
+        process: The store as the running process sees it; dies with it.
+        clock: The time; ``advance`` moves it.
+        runtime: The runtime as it is now: another one after each crash.
+    """
+
+    def __init__(
+        self,
+        apps: tuple[object, ...],
+        model: Model | None,
+        store: DurableStore,
+        clock: ManualClock,
+        kill: Callable[[str], object] | None,
+    ) -> None:
+        self.clock = clock
+        self.runtime: Runtime
+        self._apps = apps
+        self._model = model
+        self._store = store
+        self._kill = store.kill if kill is None and isinstance(store, MemoryStore) else kill
+        self.process: CrashingStore
+        self._stack = AsyncExitStack()
+
+    async def start(self, callee: Any, /, *args: Any, **kwargs: Any) -> Run[Any]:
+        """See ``Runtime.start``."""
+        return await self.runtime.start(callee, *args, **kwargs)
+
+    async def call(self, callee: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """See ``Runtime.call``; gives up after 30 s of real time."""
+        return await self.result(await self.start(callee, *args, **kwargs))
+
+    async def result(self, run: Run[Any]) -> Any:
+        """The run's result, as the type that ``start`` gave it; gives up after 30 s of real time."""
+        return await self._current(run).result(_PATIENCE)
+
+    async def until_waiting(self, run: Run[Any]) -> tuple[RequestView, ...]:
+        """Until the run waits for answers; return the open requests.
+
+        Raises:
+            AssertionError: It finished, failed or was parked instead, or 30 s of real time went by.
+        """
+        view = await self._current(run).wait(_PATIENCE, until_waiting=True)
+        if not view.requests:
+            msg = f"run {run.id!r} asks for nothing; it is {view.status}: {view.error or view.result!r}"
+            raise AssertionError(msg)
+        return view.requests
+
+    async def answer(self, request: RequestView | str, value: object) -> None:
+        """Answer a request."""
+        await self.runtime.answer(request if isinstance(request, str) else request.id, value)
+
+    async def view(self, run: Run[Any]) -> RunView:
+        """The run as it stands."""
+        return await self.runtime.view(run.id)
+
+    def advance(self, *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0) -> None:
+        """Move the time; what is due happens."""
+        self.clock.advance(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+    async def crash(self) -> None:
+        """The process dies: nothing that was not committed survives. A new one starts on the same store."""
+        self.process.crash()
+        await self.restart()
+
+    async def restart(self, *, at: int | None = None, when: Literal["before", "after"] = "before") -> None:
+        """Start a process after one that died (``crash`` does so); see ``open``."""
+        with suppress(Crash):
+            await self._stack.aclose()
+        for worker in self.process.workers:  # its locks are gone with it, which a store sees at once
+            if self._kill is not None:
+                self._kill(worker)
+            else:
+                await self._store.leave(worker)
+        await self.open(at=at, when=when)
+
+    async def open(self, *, at: int | None = None, when: Literal["before", "after"] = "before") -> None:
+        """Start a process (``harness`` has done so), one that dies at an effect if that is asked for."""
+        self.process = CrashingStore(self._store, at=at, when=when)
+        self._stack = AsyncExitStack()
+        self.runtime = await self._stack.enter_async_context(
+            Runtime.open(
+                *self._apps,
+                settings=config.Settings(plugins=config.PluginSettings(block=frozenset({"otel"}))),
+                store=self.process,
+                model=self._model,
+                clock=self.clock,
+            )
+        )
+
+    async def close(self) -> None:
+        """Stop (``harness`` will do so)."""
+        await self._stack.aclose()
+
+    def _current(self, run: Run[Any]) -> Run[Any]:
+        return run.on(self.runtime)
+
+
+@asynccontextmanager
+async def harness(
+    *apps: object,
+    model: Model | None = None,
+    store: DurableStore | None = None,
+    clock: ManualClock | None = None,
+    kill: Callable[[str], object] | None = None,
+) -> AsyncGenerator[Harness]:
+    """Open apps for a test; needs an engine plugin (``perdure-engine-embedded``).
+
+    Args:
+        *apps: Apps and other hook plugins.
+        model: What every agent thinks with, such as ``Script(…)``.
+        store: Where everything lies; by default a new memory store.
+        clock: The time; by default a new manual clock.
+        kill: Tells a store of your own that a worker (by its id) died; otherwise it is told that it left.
+    """
+    clock = clock or ManualClock()
+    opened = Harness(apps, model, store or MemoryStore(clock), clock, kill)
+    await opened.open()
+    try:
+        yield opened
+    finally:
+        await opened.close()
