@@ -1,0 +1,441 @@
+"""The engine: takes what the store gives it to do, drives it, commits what comes of it.
+
+Every run that moves has at least one task, and a run whose steps follow one another has just one: the task that
+attempted a step feeds the machine, commits, and goes on with the next step. A run that waits has none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final
+
+from perdure.errors import (
+    CommitConflict,
+    InvalidInput,
+    LeaseLost,
+    NonDeterminism,
+    PluginError,
+    RequestClosed,
+    StoreUnavailable,
+    UnknownName,
+)
+from perdure.execution import Execution
+from perdure.messages import Claim, Commit, Delivery, ErrorInfo, Loaded
+from perdure_engine_embedded.attempts import attempt
+from perdure_engine_embedded.coding import CodedStore
+from perdure_engine_embedded.live import Batch, Live
+from perdure_engine_embedded.reporting import Reports
+from perdure_engine_embedded.schemas import misfit
+from perdure_engine_embedded.waiting import Waiters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+
+    from perdure.execution import Command
+    from perdure.messages import Accepted, RunView, Start
+    from perdure.ports import DurableStore, EngineParts, Query
+    from perdure_engine_embedded.settings import EngineSettings
+
+_log = logging.getLogger("perdure.engine")
+_BATCH: Final = 256
+_QUIET: Final = 0.02  # seconds between two claims that nobody here asked for
+_STUMBLES: Final = 5  # unexpected errors in a row after which a run is parked
+_POISON: Final = "perdure.Poison"
+
+
+class EmbeddedEngine:
+    """Fills ``perdure.ports.Engine``.
+
+    Args:
+        parts: What it stands on.
+        settings: Its section of the configuration.
+    """
+
+    def __init__(self, parts: EngineParts, settings: EngineSettings) -> None:
+        self._parts = parts
+        self._settings = settings
+        self._store: DurableStore = CodedStore(parts.store, parts.codecs) if parts.codecs else parts.store
+        self._worker = f"worker_{secrets.token_hex(8)}"
+        self._live: dict[str, Live] = {}
+        self._cache: OrderedDict[str, Live] = OrderedDict()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._reports = Reports(self._store, parts.observers)
+        self._waiters = Waiters(self._store, self._store, self._drives)
+        self._poke = asyncio.Event()
+        self._next_wake: float | None = None
+        self._driving = False
+        self._ticker: asyncio.TimerHandle | None = None
+
+    # -- the port
+
+    @property
+    def query(self) -> Query:
+        """The views on what this engine drives."""
+        return self._store
+
+    async def start(self) -> None:
+        """Begin to drive. Runs that were interrupted go on; parked ones are given another try."""
+        self._driving = True
+        self._tick()
+        self._spawn(self._drive(), "perdure-engine")
+        await self._reports.catch_up()
+        await self._retry_parked()
+
+    async def stop(self, *, grace: float = 0.0) -> None:
+        """Stop driving: let running steps finish for ``grace`` seconds, then give everything up. Idempotent."""
+        if not self._driving:
+            return
+        self._driving = False
+        self._poke.set()
+        if self._ticker is not None:
+            self._ticker.cancel()
+        if self._tasks and grace > 0:
+            await asyncio.wait(self._tasks, timeout=grace)
+        for live in [*self._live.values(), *self._cache.values()]:
+            live.give_up()
+        self._live.clear()
+        self._cache.clear()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._reports.stop()
+        await self._store.leave(self._worker)
+
+    async def submit(self, start: Start) -> Accepted:
+        """Accept a run or turn durably."""
+        accepted, claims = await self._store.accept([start], worker=self._worker if self._driving else None)
+        self._take(claims)
+        return accepted[0]
+
+    async def deliver(self, delivery: Delivery) -> Accepted:
+        """Accept an answer, cancellation or resumption durably; an answer is checked against its schema."""
+        if delivery.kind == "answer":
+            await self._check_answer(delivery)
+        accepted, claims = await self._store.accept([delivery], worker=self._worker if self._driving else None)
+        self._take(claims)
+        return accepted[0]
+
+    async def wait(self, run: str, *, timeout: float | None = None, until_waiting: bool = False) -> RunView:
+        """Return the run when it is terminal or parked, waits for an answer (on demand), or at the timeout."""
+        return await self._waiters.wait(run, timeout=timeout, until_waiting=until_waiting)
+
+    # -- taking work
+
+    async def _drive(self) -> None:
+        """Claim what others left, what is due and what was delivered from elsewhere; then rest."""
+        seen = -1
+        while self._driving:
+            self._poke.clear()
+            try:
+                claims, self._next_wake = await self._store.claim(self._worker, self._parts.clock.now(), limit=_BATCH)
+            except StoreUnavailable as error:
+                _log.warning("the store cannot be claimed from: %s; trying again", error)
+                await self._pause(self._settings.pause)
+                continue
+            self._take(claims)
+            if len(claims) < _BATCH:
+                seen = await self._rest(seen)
+
+    async def _rest(self, seen: int) -> int:
+        """Until something was written, a timer is due, or this engine has reason to look."""
+        waits: list[asyncio.Task[Any]] = [
+            asyncio.create_task(self._store.changed(seen)),
+            asyncio.create_task(self._poke.wait()),
+        ]
+        if self._next_wake is not None:
+            waits.append(asyncio.create_task(self._parts.clock.sleep_until(self._next_wake)))
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waits:
+                task.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+        changed = waits[0]
+        if changed.cancelled() or changed.exception() is not None:
+            return seen
+        await self._pause(_QUIET)
+        return changed.result()
+
+    async def _pause(self, seconds: float) -> None:
+        """Real seconds, also where the clock is manual: this bounds work, it is not time that anybody waits for."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        handle = asyncio.get_running_loop().call_later(seconds, waiter.cancel)
+        try:
+            await asyncio.wait([waiter])
+        finally:
+            handle.cancel()
+
+    def _take(self, claims: Iterable[Claim]) -> None:
+        """Go on with runs that have something to do."""
+        for claim in claims:
+            run = claim.start.run
+            live = self._live.get(run)
+            if live is None:
+                live = self._cache.pop(run, None)
+                if live is not None and live.seq != claim.seq:
+                    live.give_up()  # somebody else moved it on meanwhile
+                    live = None
+                if live is None:
+                    live = Live(claim)
+                    self._live[run] = live
+                    live.note(claim)
+                    self._spawn(self._guard(live, self._open, live, claim), f"perdure-open-{run}")
+                    continue
+                self._live[run] = live
+            live.note(claim)
+            if live.execution is not None and not live.busy:
+                self._spawn(self._guard(live, self._work, live, None), f"perdure-run-{run}")
+
+    async def _guard(self, live: Live, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        """Whatever goes wrong beside the author's code: the run starts again from its journal, then parks."""
+        try:
+            await work(*args)
+        except Exception as error:  # noqa: BLE001 - said in the docstring
+            if live.gone:
+                return
+            _log.exception("run %s (%s) stumbled; it starts again from its journal", live.run, live.start.target)
+            if live.refusals < _STUMBLES:
+                self._reopen(live)
+            else:
+                await self._park(live, ErrorInfo.of(error))
+
+    async def _open(self, live: Live, claim: Claim) -> None:
+        """Rebuild a run from its journal, and go on with it."""
+        try:
+            start = live.start
+            if claim.takeovers >= self._settings.takeovers:
+                info = ErrorInfo(
+                    type=_POISON,
+                    message=f"{claim.takeovers} workers died while they drove it: it is set aside, lest it kill more",
+                )
+                await self._park(live, info)
+                return
+            fresh = start.session is None and claim.seq == 0
+            loaded = Loaded() if fresh else await self._load(start.run)
+            live.seq = len(loaded.entries)
+            if loaded.entries:
+                self._reports.reloaded(start, loaded.entries)
+            live.begin(Execution(self._parts.programs, start, loaded), loaded.entries)
+        except (NonDeterminism, UnknownName, PluginError) as error:
+            await self._park(live, ErrorInfo.of(error))
+            return
+        await self._work(live, None)
+
+    async def _load(self, run: str) -> Loaded:
+        while True:
+            try:
+                return await self._store.load(run)
+            except StoreUnavailable as error:
+                _log.warning("run %s waits, the store cannot be read: %s", run, error)
+                await self._pause(self._settings.pause)
+
+    # -- moving a run
+
+    async def _work(self, live: Live, command: Command | None) -> None:
+        """Attempt a step if there is one, settle what has arrived, and go on with the next step."""
+        while True:
+            if command is not None:
+                await self._attempt(live, command)
+            command = await self._settle(live)
+            if command is None:
+                return
+
+    async def _attempt(self, live: Live, command: Command) -> None:
+        """Attempt a step until it has an outcome or the code gives it up."""
+        execution = live.execution
+        if execution is None or command.path not in execution.pending:
+            live.running.pop(command.path, None)
+            return
+        live.running[command.path] = asyncio.current_task()
+        number = execution.machine.attempts.get(command.path, 0) + 1
+        try:
+            while True:
+                entry, pause = await attempt(self._parts, live.start, command, number)
+                if live.gone:
+                    return
+                live.complete(entry)
+                if pause is None:
+                    break
+                self._spawn(self._guard(live, self._work, live, None), f"perdure-run-{live.run}")
+                await self._parts.clock.sleep_until(entry.at + pause)
+                number += 1
+        except asyncio.CancelledError:
+            if live.gone or not self._driving:
+                raise
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()  # it was this attempt that was cancelled: the task goes on with the run
+        finally:
+            live.running.pop(command.path, None)
+
+    async def _settle(self, live: Live) -> Command | None:
+        """Feed and commit until nothing is left; return a step for the caller's own task."""
+        if live.busy or live.gone:
+            return None
+        live.busy = True
+        steps: list[Command] = []
+        try:
+            while not live.gone:
+                batch = live.collect(self._parts.clock.now())
+                if batch is None:
+                    if live.running or self._live.get(live.run) is not live:
+                        break
+                    batch = Batch(release=True)
+                if not await self._write(live, batch):
+                    return None
+                steps += self._turn_to_steps(live, batch)
+        except NonDeterminism as error:
+            await self._park(live, ErrorInfo.of(error))
+            return None
+        finally:
+            live.busy = False
+        own, *others = [command for command in steps if command.path in live.running] or [None]
+        for command in others:
+            self._spawn(self._guard(live, self._work, live, command), f"perdure-run-{live.run}")
+        return own
+
+    def _turn_to_steps(self, live: Live, batch: Batch) -> list[Command]:
+        """Cancel the steps that the code gave up; return those that it wants."""
+        for command in batch.closed:
+            task = live.running.get(command.path)
+            if task is not None:
+                task.cancel()  # it takes itself off
+            else:
+                live.running.pop(command.path, None)
+        wanted = batch.wants("step")
+        live.running.update((command.path, None) for command in wanted)
+        return wanted
+
+    async def _write(self, live: Live, batch: Batch) -> bool:
+        """Commit a batch; ``False`` if the run is no longer ours to move, or is done with for now."""
+        if not batch.must_be_written:
+            return True
+        commit = live.commit(
+            batch, self._parts.clock.now(), unreported=self._reports.wanted, limit=self._parts.max_payload
+        )
+        claims = await self._commit(live, commit)
+        if claims is None:
+            return False
+        live.committed(batch)
+        live.refusals = 0
+        self._reports.committed(live.start, commit)
+        if commit.wake_at is not None and (self._next_wake is None or commit.wake_at < self._next_wake):
+            self._next_wake = commit.wake_at
+            self._poke.set()
+        if batch.outcome is not None:
+            self._live.pop(live.run, None)
+            live.give_up()
+        elif not commit.active and live.epoch == commit.epoch and not live.has_arrivals:
+            self._shelve(live)  # unless it was claimed anew while this was being written
+        if batch.outcome is not None or commit.asks or not commit.active:
+            self._waiters.tell(live.run)
+        if commit.asks:
+            self._waiters.asked()
+        self._take(claims)
+        return batch.outcome is None
+
+    async def _commit(self, live: Live, commit: Commit) -> list[Claim] | None:
+        """Commit; on refusal drop the machine and start again from what the store has."""
+        while True:
+            try:
+                return list(await self._store.commit(commit, worker=self._worker))
+            except StoreUnavailable as error:
+                if not self._driving:
+                    raise
+                _log.warning("run %s waits, the store cannot write: %s", live.run, error)
+                await self._pause(self._settings.pause)
+            except LeaseLost as error:
+                _log.info("run %s goes on elsewhere: %s", live.run, error)
+                if live.epoch > commit.epoch:  # it came back to us under a newer claim
+                    self._reopen(live)
+                else:
+                    self._live.pop(live.run, None)
+                    live.give_up()
+                self._poke.set()
+                return None
+            except CommitConflict as error:
+                _log.info("run %s is reloaded: %s", live.run, error)
+                self._reopen(live)
+                return None
+
+    def _reopen(self, live: Live) -> None:
+        claim = live.forget()
+        live.give_up()
+        fresh = Live(claim, refusals=live.refusals + 1)
+        fresh.note(claim)
+        self._live[live.run] = fresh
+        self._spawn(self._guard(fresh, self._open_again, fresh, claim), f"perdure-open-{live.run}")
+
+    async def _open_again(self, live: Live, claim: Claim) -> None:
+        """Open after a refused commit; slower and slower, so that two who disagree for ever do not spin."""
+        if live.refusals > 1:
+            await self._pause(self._settings.pause * min(live.refusals, 60))
+        # the claim's seq is what the refused machine believed: force a look at the journal
+        await self._open(live, claim._replace(seq=max(1, claim.seq)))
+
+    async def _park(self, live: Live, error: ErrorInfo) -> None:
+        """Set a run aside, visibly; if it is to be cancelled, it ends here, as its code cannot be run."""
+        commit = live.parking(error, self._parts.clock.now(), unreported=self._reports.wanted)
+        _log.error("run %s (%s) is %s: %s", live.run, live.start.target, commit.status, error)
+        self._live.pop(live.run, None)
+        live.give_up()
+        claims = await self._commit(live, commit)
+        if claims is not None:
+            self._reports.committed(live.start, commit)
+            self._waiters.tell(live.run)
+            self._take(claims)
+
+    def _shelve(self, live: Live) -> None:
+        """A run that waits: its machine stays in the cache for as long as there is room."""
+        self._live.pop(live.run, None)
+        self._cache[live.run] = live
+        while len(self._cache) > self._settings.cache:
+            self._cache.popitem(last=False)[1].give_up()
+
+    # -- odds and ends
+
+    async def _retry_parked(self) -> None:
+        """A fixed deployment resumes what was parked, unless it is poison."""
+        for view in await self._store.runs(status="parked", limit=_BATCH):
+            if view.error is None or view.error.type != _POISON:
+                key = f"resume-{self._worker}"
+                await self.deliver(Delivery(view.id, "resume", key, self._parts.clock.now()))
+
+    async def _check_answer(self, delivery: Delivery) -> None:
+        request = await self._store.request(delivery.key)
+        if request is None:
+            raise UnknownName("request", delivery.key, hint="it may belong to another store ([store-sqlite] path)")
+        if request.status != "open":
+            msg = f"request {delivery.key!r} is {request.status}: a request is answered once"
+            raise RequestClosed(msg)
+        problem = misfit(delivery.value or b"null", request.answer_schema)
+        if problem:
+            msg = f"the answer to request {delivery.key!r} does not fit: {problem}; the request stays open"
+            raise InvalidInput(msg)
+
+    def _drives(self, run: str) -> bool:
+        return run in self._live or run in self._cache
+
+    def _tick(self) -> None:
+        self._store.tick(self._worker, self._parts.clock.now())
+        self._ticker = asyncio.get_running_loop().call_later(self._settings.tick, self._tick)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        if not self._driving:
+            coroutine.close()
+            return
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, Exception):
+            _log.error("the engine failed in %s", task.get_name(), exc_info=error)

@@ -1,0 +1,110 @@
+"""Those who wait for a run: told at once when it is driven here, by looking at the store when it is not."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from perdure.errors import UnknownName
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from perdure.messages import RunView
+    from perdure.ports import Query, Store
+
+_QUIET: Final = 0.02  # seconds between two looks: bounds the reads while others write all the time
+
+
+def settled(view: RunView, *, until_waiting: bool) -> bool:
+    """Whether a waiter wants to know of this."""
+    return view.finished or view.status == "parked" or (until_waiting and bool(view.requests))
+
+
+@dataclass(eq=False)
+class _Waiter:
+    run: str
+    until_waiting: bool
+    event: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Waiters:
+    """Waits for runs. One task looks at the store, and only while somebody waits.
+
+    Args:
+        store: Tells of changes.
+        query: The views.
+        driven_here: Whether a run is driven by this engine, which then tells of it itself.
+    """
+
+    def __init__(self, store: Store, query: Query, driven_here: Callable[[str], bool]) -> None:
+        self._store = store
+        self._query = query
+        self._driven_here = driven_here
+        self._waiters: dict[str, set[_Waiter]] = {}
+        self._asked = False
+        self._looker: asyncio.Task[None] | None = None
+
+    def tell(self, run: str) -> None:
+        """Something happened to a run: those who wait for it look."""
+        for waiter in self._waiters.get(run, ()):
+            waiter.event.set()
+
+    def asked(self) -> None:
+        """A run asked for an answer: its callers' waiters, who want to know, are told with the next look."""
+        self._asked = True
+
+    async def wait(self, run: str, *, timeout: float | None, until_waiting: bool) -> RunView:
+        """See ``Engine.wait``."""
+        waiter = _Waiter(run, until_waiting)
+        self._waiters.setdefault(run, set()).add(waiter)
+        scope = asyncio.timeout(timeout)
+        try:
+            async with scope:
+                while True:
+                    waiter.event.clear()
+                    view = await self._view(run)
+                    if settled(view, until_waiting=until_waiting):
+                        return view
+                    self._look()
+                    await waiter.event.wait()
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            return await self._view(run)
+        finally:
+            self._waiters[run].discard(waiter)
+            if not self._waiters[run]:
+                del self._waiters[run]
+            if not self._waiters and self._looker is not None:
+                self._looker.cancel()
+                self._looker = None
+
+    async def _view(self, run: str) -> RunView:
+        view = await self._query.run(run)
+        if view is None:
+            raise UnknownName("run", run, hint="'perdure runs' lists them")
+        return view
+
+    def _look(self) -> None:
+        if self._looker is None or self._looker.done():
+            self._looker = asyncio.create_task(self._look_for_changes(), name="perdure-waiters")
+
+    async def _look_for_changes(self) -> None:
+        seen = -1
+        loop = asyncio.get_running_loop()
+        while True:
+            seen = await self._store.changed(seen)
+            asked, self._asked = self._asked, False
+            for run, waiters in self._waiters.items():
+                if not self._driven_here(run) or (asked and any(waiter.until_waiting for waiter in waiters)):
+                    self.tell(run)
+            quiet = loop.create_future()
+            loop.call_later(_QUIET, _release, quiet)
+            await quiet
+
+
+def _release(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

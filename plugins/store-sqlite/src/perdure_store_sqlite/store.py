@@ -1,0 +1,267 @@
+"""``DurableStore`` over one SQLite file: the event loop's side.
+
+Calls become jobs for the writer's thread; reads go to a thread of their own. This module knows no SQL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from perdure.errors import StoreUnavailable
+from perdure.messages import Commit
+from perdure_store_sqlite.views import Views
+from perdure_store_sqlite.writer import (
+    Accept,
+    Call,
+    Job,
+    Leave,
+    Nudge,
+    Options,
+    Outcome,
+    Shared,
+    Take,
+    Untell,
+    Writer,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from perdure.messages import (
+        Accepted,
+        AgentId,
+        Claim,
+        Delivery,
+        Entry,
+        Loaded,
+        Reported,
+        RequestView,
+        RunView,
+        Start,
+        Status,
+    )
+
+T = TypeVar("T")
+
+
+class SqliteStore:
+    """Everything durable in one SQLite file.
+
+    One process at a time drives what is in the file; any may accept and read. Two stores on one file in one
+    process behave as in two processes. The file is opened by the first call; each call before that succeeded
+    raises ``StoreUnusable`` or ``StoreUnavailable`` and tries again.
+
+    Args:
+        path: The file; it and its folder are made if they are missing. Two empty files beside it carry locks.
+        synchronous: ``full`` survives power loss, ``normal`` only the death of the process.
+        lease: Seconds after which a process or worker that shows no life is taken over from.
+        busy_timeout: Seconds to wait for the file before ``StoreUnavailable``.
+        now: The wall clock that leases go by, the same for all processes.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        synchronous: Literal["full", "normal"] = "full",
+        lease: float = 10.0,
+        busy_timeout: float = 5.0,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._path, self._now = path, now
+        self._shared = Shared(deliver=self._deliver)
+        options = Options(path=path, synchronous=synchronous, lease=lease, busy_timeout=busy_timeout, now=now)
+        self._writer = Writer(options, self._shared)
+        self._views = Views(path)
+        self._readers = ThreadPoolExecutor(1, thread_name_prefix=f"perdure-sqlite-reader {path.name}")
+        self._thread: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._there = self._closed = False
+        self._counter = 0
+        self._waiters: list[asyncio.Future[None]] = []
+
+    @property
+    def transactions(self) -> int:
+        """How many transactions this process has committed: fewer than commits, where these came together."""
+        return self._shared.transactions
+
+    # -- the store ------------------------------------------------------------------------------------------
+
+    async def accept(
+        self, items: Sequence[Start | Delivery | Reported], *, worker: str | None = None
+    ) -> tuple[Sequence[Accepted], Sequence[Claim]]:
+        """See ``ports.Store.accept``."""
+        if worker is not None:
+            self._shared.ticks.setdefault(worker, self._now())
+        return await self._put(Accept(tuple(items), worker, self._now()), worker or "")
+
+    async def claim(self, worker: str, now: float, *, limit: int = 256) -> tuple[Sequence[Claim], float | None]:
+        """See ``ports.Store.claim``."""
+        self._shared.ticks[worker] = self._now()
+        return await self._put(Take(worker, now, limit), worker)
+
+    async def load(self, run: str) -> Loaded:
+        """See ``ports.Store.load``."""
+        return await self._read(lambda views: views.load(run))
+
+    async def commit(self, commit: Commit, *, worker: str) -> Sequence[Claim]:
+        """See ``ports.Store.commit``."""
+        return await self._put(commit, worker)
+
+    async def changed(self, seen: int) -> int:
+        """See ``ports.Store.changed``."""
+        while self._counter == seen:
+            self._check_open()
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                if not self._shared.waiters:
+                    self._shared.waiters = True
+                    await self._put(Nudge(), "")
+                await waiter
+            finally:
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
+        return self._counter
+
+    def tick(self, worker: str, now: float) -> None:  # noqa: ARG002 - the lease goes by one wall clock for all processes
+        """See ``ports.Store.tick``."""
+        self._shared.ticks[worker] = self._now()
+
+    async def leave(self, worker: str) -> None:
+        """See ``ports.Store.leave``."""
+        self._shared.ticks.pop(worker, None)
+        if self._there and not self._closed:
+            await self._put(Leave(worker, last=not self._shared.ticks), worker)
+
+    async def close(self) -> None:
+        """See ``ports.Store.close``. What workers of this process hold is free at once, as if it had died."""
+        if self._closed:
+            return
+        self._closed = True
+        self._writer.put(None)
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._readers.shutdown)
+        self._views.close()
+        self._tell()
+
+    # -- the views --------------------------------------------------------------------------------------------
+
+    async def run(self, run: str) -> RunView | None:
+        """See ``ports.Query.run``."""
+        return await self._read(lambda views: views.run(run))
+
+    async def runs(
+        self,
+        *,
+        target: str | None = None,
+        status: Status | None = None,
+        parent: str | None = None,
+        before: str | None = None,
+        limit: int = 50,
+    ) -> Sequence[RunView]:
+        """See ``ports.Query.runs``."""
+        return await self._read(lambda views: views.runs(target, status, parent, before, limit))
+
+    async def journal(self, run: str, *, after: int = 0, limit: int = 1000) -> Sequence[Entry]:
+        """See ``ports.Query.journal``."""
+        return await self._read(lambda views: views.journal(run, after, limit))
+
+    async def requests(self, *, run: str | None = None, limit: int = 50) -> Sequence[RequestView]:
+        """See ``ports.Query.requests``."""
+        return await self._read(lambda views: views.requests(run, limit))
+
+    async def request(self, request: str) -> RequestView | None:
+        """See ``ports.Query.request``."""
+        return await self._read(lambda views: views.request(request))
+
+    async def log(self, session: AgentId) -> Sequence[bytes]:
+        """See ``ports.Query.log``."""
+        return await self._read(lambda views: views.log(session))
+
+    async def unreported(self, *, limit: int = 100) -> Sequence[RunView]:
+        """See ``ports.Query.unreported``."""
+        return await self._read(lambda views: views.unreported(limit))
+
+    # -- between the loop and the threads ---------------------------------------------------------------------
+
+    async def _put(self, call: Call, worker: str) -> Any:
+        if not self._there:
+            await self._begin()
+        self._check_open()
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        future: asyncio.Future[Any] = loop.create_future()
+        self._writer.put(Job(call, worker, future))
+        return await future
+
+    async def _begin(self) -> None:
+        """Have the file opened. Raises what keeps it from being so; the next call tries again."""
+        self._check_open()
+        self._loop = asyncio.get_running_loop()
+        if self._thread is None:
+            self._thread = self._writer.start()
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._writer.put(Job(Nudge(), "", future))
+        await future
+        self._there = True
+
+    async def _read(self, look: Callable[[Views], T]) -> T:
+        if not self._there:
+            await self._begin()
+        self._check_open()
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._views.read, look)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            msg = f"the store over {str(self._path)!r} was closed: open another one"
+            raise StoreUnavailable(msg)
+
+    def _deliver(self, outcomes: list[Outcome], *, tell: bool = False) -> None:
+        """Called by the writer's thread, once for each transaction."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(self._settle, outcomes, tell)
+
+    def _settle(self, outcomes: list[Outcome], tell: bool) -> None:  # noqa: FBT001 - the loop passes by position only
+        for (call, _, future), result, error in outcomes:
+            if future.cancelled():
+                if error is None:
+                    self._take_back(call, result)
+            elif error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+        if tell:
+            self._tell()
+
+    def _take_back(self, call: Call, result: Any) -> None:
+        """The caller is gone, but its worker holds what the call claimed: let the next claim tell it."""
+        match call:
+            case Commit():
+                claims = result
+            case Accept():
+                claims = result[1]
+            case Take():
+                claims = result[0]
+            case _:
+                return
+        if claims and not self._closed:
+            self._writer.put(Job(Untell(tuple(claim.start.run for claim in claims)), "", self._nobody()))
+
+    @staticmethod
+    def _nobody() -> asyncio.Future[Any]:
+        return asyncio.get_running_loop().create_future()
+
+    def _tell(self) -> None:
+        self._counter += 1
+        waiters, self._waiters, self._shared.waiters = self._waiters, [], False
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)

@@ -1,0 +1,24 @@
+"""The plugin's own section of the configuration."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SECTION: Final = "transport-inprocess"
+
+
+class Settings(BaseModel):
+    """How messages are carried.
+
+    Attributes:
+        strict: Whether each payload goes through JSON, as between processes: what could not travel, or would arrive
+            as something else, is an error here, too.
+        grace: Seconds that handlers get to finish when the transport stops.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    strict: bool = False
+    grace: float = Field(default=5.0, ge=0)
