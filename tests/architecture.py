@@ -34,7 +34,7 @@ LAYERS = (
     {""},  # the root: `perdure` itself, which gathers the names
     {"testing"},
 )
-KERNEL_LINES = 2500  # 2,000 is the aim; the signatures that make start, call, step and ask typed are 300 of them
+KERNEL_LINES = 3200  # 2,000 was the aim; what operators and authors were promised since, and its types, are the rest
 MODULE_LINES = 350
 ROOT_NAMES = 35
 PORT_METHODS = 8

@@ -47,9 +47,9 @@ class Programs:
     def __init__(self, program: Callable[[Context, bytes], Awaitable[bytes]]) -> None:
         self._program = program
 
-    def program(self, target: str) -> Callable[[Context, bytes], Awaitable[bytes]]:
+    def program(self, target: str, version: int) -> Callable[[Context, bytes], Awaitable[bytes]]:
         """The program, whatever it is called."""
-        assert target  # noqa: S101 - nothing is named by nothing
+        assert target and version  # noqa: S101, PT018 - nothing is named by nothing
         return self._program
 
     def target(self, callee: Callee, caller: str) -> str:

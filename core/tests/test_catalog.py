@@ -98,7 +98,7 @@ def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(UnknownName, match=r"unknown agent or workflow 'x'; known: a\.editor"):
         found.find_any("x")
     with pytest.raises(UnknownName, match=r"unknown agent or workflow 'a\.gone'"):
-        found.program("a.gone")
+        found.program("a.gone", 1)
 
 
 def test_an_unknown_name_mentions_the_plugins_that_failed_to_load(caplog):

@@ -273,11 +273,11 @@ class Store(MemoryStore):
         self.log = log
         self.starts = starts
 
-    async def runs(self, **options: Any) -> Any:
+    async def runs(self, *which: Any, **options: Any) -> Any:
         if not self.starts:
             msg = "no reads today"
             raise StoreUnavailable(msg)
-        return await super().runs(**options)
+        return await super().runs(*which, **options)
 
     async def leave(self, worker: str) -> None:
         self.log.append("engine stopped")

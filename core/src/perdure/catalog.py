@@ -50,6 +50,7 @@ class Catalog:
         self._plugins = plugins
         self._given = {getattr(plugin, "name", "") for plugin in plugins.given}
         self._declared: dict[Kind, dict[str, Any]] = {"agent": {}, "workflow": {}, "tool": {}}
+        self._versions: dict[str, dict[int, Workflow[..., Any]]] = {}
         self._handlers: dict[type, TurnHandler] = {}
         for kind, hook in _HOOKS:
             for plugin_name, plugin, items in plugins.collect(hook):
@@ -119,10 +120,20 @@ class Catalog:
         )
         raise PluginMissing(msg)
 
-    def program(self, target: str) -> Program:
-        """The durable code under a qualified name."""
-        if isinstance(declared := self.find_any(target)[1], Workflow):
-            return cast("Workflow[..., Any]", declared).run
+    def version(self, target: str) -> int:
+        """The version that new runs of a qualified name begin with; 1 for what has none."""
+        return max(self._versions.get(target, ()), default=1)
+
+    def program(self, target: str, version: int) -> Program:
+        """The durable code under a qualified name. Raises ``UnknownName``."""
+        if target in self._versions:
+            versions = self._versions[target]
+            if version not in versions:
+                here = ", ".join(map(str, sorted(versions)))
+                hint = f"versions that are here: {here}; deploy the one that the run began with, and it goes on"
+                raise UnknownName("workflow", f"{target} version {version}", hint=hint)
+            return versions[version].run
+        self.find_any(target)
         agent, handler = self.handler(target)
 
         async def turn(ctx: Context, payload: bytes, /) -> bytes:
@@ -152,6 +163,8 @@ class Catalog:
                 raise UsageError(msg)
             declared = cast("Any", Tool(item) if kind == "tool" and not isinstance(item, Tool) else item)
             full = f"{app}.{checked_name(kind, declared.name)}"
+            if kind == "workflow" and not self._add_version(full, declared):
+                continue
             others = [other for other in self._declared.values() if full in other]
             if others and others[0][full] is not declared:
                 msg = (
@@ -159,3 +172,13 @@ class Catalog:
                 )
                 raise UsageError(msg)
             self._declared[kind][full] = declared
+
+    def _add_version(self, full: str, declared: Workflow[..., Any]) -> bool:
+        """Note a version; whether it is the one that the name stands for now."""
+        versions = self._versions.setdefault(full, {})
+        first = versions.setdefault(declared.version, declared)
+        if first is not declared or len(versions) == 1:
+            return True
+        if declared.version == max(versions):
+            self._declared["workflow"][full] = declared
+        return False

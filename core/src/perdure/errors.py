@@ -10,6 +10,9 @@
     │   ├── NotEncodable          a value that JSON cannot carry; names the type
     │   ├── PayloadTooLarge       a value over the size limit
     │   ├── RequestClosed         a request that was answered, timed out or was withdrawn before
+    │   ├── AlreadyStarted        a start whose id is taken, where that was not to be
+    │   ├── RunActive             something that only a finished run allows, or only one that has not finished
+    │   ├── UpdateRejected        an update that the run's own validator refused
     │   ├── SessionBusy           a call into a session that is already in the caller's ancestry
     │   ├── NotDurable            durable work asked of something that cannot be durable
     │   ├── ForbiddenInWorkflow   real I/O on the machine's loop: wrap it in ``ctx.step``
@@ -34,7 +37,9 @@
     └── PluginError               fix the plugin or the installation
         ├── PluginMissing         a name that no installed plugin provides
         ├── PluginBroken          a plugin that fails to import, or misspells a hook
-        └── StoreUnusable         a file that is no database, of a newer version, or read-only
+        ├── StoreUnusable         a file that is no database, of a newer version, or read-only
+        ├── DataCorrupted         what a store kept does not match its checksum; the run is set aside
+        └── NewerJournal          a journal with lines that only a newer release knows
 
 Every message names the thing with ``!r``, says what was expected and the way out.
 """
@@ -98,6 +103,18 @@ class PayloadTooLarge(UsageError):
 
 class RequestClosed(UsageError):
     """The request was answered, timed out or was withdrawn before this answer came."""
+
+
+class AlreadyStarted(UsageError):
+    """A run with that id is there already, and the start was to be the first."""
+
+
+class RunActive(UsageError):
+    """The run is not in the state that this needs: it has not finished yet, or has finished already."""
+
+
+class UpdateRejected(UsageError):
+    """The run's own validator refused the update; nothing of it was recorded but that."""
 
 
 class SessionBusy(UsageError):
@@ -224,3 +241,11 @@ class PluginBroken(PluginError):
 
 class StoreUnusable(PluginError):
     """The store's file or server cannot be used: not a database, a newer version, read-only."""
+
+
+class DataCorrupted(PluginError):
+    """What the store kept of a run does not match its checksum: the run is set aside, others are unharmed."""
+
+
+class NewerJournal(PluginError):
+    """The journal has lines that only a newer release of Perdure knows: upgrade, and the run goes on."""

@@ -178,7 +178,7 @@ class Execution:
     """
 
     def __init__(self, programs: Programs, start: Start, loaded: Loaded = _NOTHING, *, debug: bool = False) -> None:
-        program = programs.program(start.target)
+        program = programs.program(start.target, start.version)
         self.start = start
         self._conversation = (
             DurableConversation(AgentId(start.target, start.session), loaded) if start.session is not None else None

@@ -219,18 +219,25 @@ class Envelope(NamedTuple):
 
 # -- runs and turns: what a store keeps -------------------------------------------------------------------
 
-Status = Literal["pending", "running", "waiting", "completed", "failed", "cancelled", "parked"]
-"""``pending`` is accepted and not begun, ``waiting`` costs nothing until something arrives, ``parked``
-was set aside because its code no longer fits or it killed its workers; the last four are written once."""
+Status = Literal[
+    "pending", "running", "waiting", "completed", "failed", "cancelled", "terminated", "parked", "suspended"
+]
+"""``pending`` is accepted and not begun, ``waiting`` costs nothing until something arrives, ``parked`` was set
+aside because its code no longer fits or it killed its workers, ``suspended`` because somebody asked for it;
+``terminated`` ended at once, without clean-up."""
 
-TERMINAL: Final = frozenset({"completed", "failed", "cancelled"})
+TERMINAL: Final = frozenset({"completed", "failed", "cancelled", "terminated"})
+"""Nothing more happens to these by itself."""
+
+HALTED: Final = frozenset({"parked", "suspended"})
+"""What arrives for these waits in the inbox; only ``resume``, ``cancel`` and ``terminate`` set them going."""
 
 
 class Start(NamedTuple):
     """A run of a workflow, or a turn of an agent's session, is asked for.
 
     Attributes:
-        run: Its id, unguessable, chosen by the one who asks.
+        run: Its id, chosen by the one who asks: unguessable, unless a caller chose it on purpose.
         kind: ``workflow`` or ``turn``.
         target: Qualified name of the workflow or agent.
         input: JSON: of a workflow an object of its arguments by name, of a turn the message.
@@ -238,9 +245,16 @@ class Start(NamedTuple):
         session: The session's key; turns only.
         key: Idempotency key, unique for the target: a second start with it is the first one.
         parent: The run that called it, if any; ``path`` is the call's place in that run's journal.
-        path: See ``parent``.
+        path: See ``parent``; ``None`` where the parent does not wait for a reply.
         ancestry: The sessions (``type/key``) and runs that wait for this one, outermost first.
         headers: Trace context and the like.
+        tags: Labels that runs are listed by.
+        version: Of the workflow: what it began with is what it goes on with.
+        due: Not to be begun before this time (UTC seconds), or ``None``.
+        generation: How often it began anew with an empty journal.
+        on_close: What becomes of it when its parent ends first; ``abandon`` leaves it alone.
+        reuse: What a start with the id of an earlier run means: ``join`` is that run; ``restart`` begins it anew if
+            it has finished, ``restart_failed`` if it has finished in any way but ``completed``. Not kept.
     """
 
     run: str
@@ -254,6 +268,12 @@ class Start(NamedTuple):
     path: str | None = None
     ancestry: tuple[str, ...] = ()
     headers: dict[str, str] = {}  # noqa: RUF012 - as above
+    tags: dict[str, str] = {}  # noqa: RUF012 - as above
+    version: int = 1
+    due: float | None = None
+    generation: int = 0
+    on_close: Literal["cancel", "terminate", "abandon"] = "cancel"
+    reuse: Literal["join", "restart", "restart_failed"] = "join"
 
 
 class Delivery(NamedTuple):
@@ -261,40 +281,53 @@ class Delivery(NamedTuple):
 
     Attributes:
         run: Whom it is for.
-        kind: ``reply`` of a called run, ``answer`` to a request, ``cancel``, or ``resume`` of a parked run.
+        kind: ``reply`` of a called run, ``answer`` to a request, ``event``, ``update``; ``cancel`` with clean-up,
+            ``terminate`` without, ``suspend``, or ``resume`` of a parked or suspended run.
         key: Unique in that inbox; the same key twice is one delivery. Of a reply, the call's path; of an
             answer, the request's id.
         at: When it was sent.
-        value: JSON: a reply's or answer's value, a cancellation's reason.
+        value: JSON: a reply's or answer's value, an event's payload, an update's argument, the reason of others.
         error: JSON of an ``ErrorInfo``, if the called run failed.
+        name: Of an event or update.
     """
 
     run: str
-    kind: Literal["reply", "answer", "cancel", "resume"]
+    kind: Literal["reply", "answer", "event", "update", "cancel", "terminate", "suspend", "resume"]
     key: str
     at: float
     value: bytes | None = None
     error: bytes | None = None
+    name: str = ""
+
+
+EntryKind = Literal[
+    "begin", "step", "call", "answer", "timer", "event", "update", "cancel", "patch", "send",  # code sees these
+    "attempt", "heartbeat", "updated", "rejected",  # and not these
+]  # fmt: skip
 
 
 class Entry(NamedTuple):
     """One line of a journal: something that happened and that code has seen, in the order it saw it.
 
     Attributes:
-        kind: ``step`` finished, ``call`` returned, ``answer`` came, ``timer`` fired, ``cancel`` was asked
-            for; ``attempt`` is a failed attempt of a step that will be tried again (code does not see it).
+        kind: ``step`` finished, ``call`` returned, ``answer`` came, ``timer`` fired, ``event`` or ``update`` arrived,
+            ``cancel`` was asked for. ``begin`` is the first line of a run that wanted anything but steps at
+            once; ``patch`` that code took its new way; ``send`` that it sent a run or an event without waiting.
+            ``attempt`` is a failed attempt of a step that will be tried again, ``heartbeat`` what an attempt
+            reported, ``updated`` an update's outcome, ``rejected`` that of one that code refused.
         path: Structural identity: branch, name and ordinal in the branch, as ``0.2/read#1``.
         at: When it was recorded: the time that code sees from here on.
-        name: Of the step, agent, workflow or request; of a model step the model's, of a tool step the tool's.
+        name: Of the step, agent, workflow, request, event, update or patch; of a model step the model's.
         fingerprint: Of the input; checked on replay.
         value: JSON of the result.
         error: JSON of an ``ErrorInfo``; exactly one of value and error is set where there is an outcome.
         attempt: How many attempts there were, this one included.
         started: When the last attempt (or the call, request, timer) began.
         role: What a step does: ``model`` (its value is a ``ModelResponse``), ``tool``, or any ``step``.
+        source: The author's line that asked for it, as ``orders.py:42``; for people.
     """
 
-    kind: Literal["step", "call", "answer", "timer", "cancel", "attempt"]
+    kind: EntryKind
     path: str
     at: float
     name: str = ""
@@ -304,6 +337,7 @@ class Entry(NamedTuple):
     attempt: int = 1
     started: float = 0.0
     role: Literal["step", "model", "tool"] = "step"
+    source: str = ""
 
 
 class Request(NamedTuple):
@@ -317,6 +351,8 @@ class Request(NamedTuple):
         schema: JSON schema of the answer.
         at: When it was asked.
         deadline: When it closes by itself, or ``None``.
+        to: Who is asked, in words of the author's (a role, an address); asked again under the same id, it is
+            handed on to somebody else.
     """
 
     id: str
@@ -326,6 +362,7 @@ class Request(NamedTuple):
     schema: dict[str, Any]
     at: float
     deadline: float | None = None
+    to: str = ""
 
 
 class Claim(NamedTuple):
@@ -369,10 +406,11 @@ class Commit(NamedTuple):
         seq: The journal's length before this commit; anything else in the store is a conflict.
         at: Now.
         entries: Appended to the journal.
-        consumed: Keys of the inbox's deliveries that the entries record.
+        consumed: Of the inbox's deliveries that this commit takes, the key and the place in the journal of the entry
+            that records it; -1 where none does. A rewound journal gives them back by that place.
         starts: Runs and turns that it calls.
         deliveries: For other runs (a finished child's reply to its parent).
-        asks: Requests that it opens.
+        asks: Requests that it opens; of one that is open already, ``to`` is changed.
         closes: Ids of requests that it withdraws; if one of them was answered, the commit conflicts.
         log: Appended to the session's conversation (turns; JSON of one entry each).
         state: The session's new state (turns), or ``None`` for no change.
@@ -383,6 +421,9 @@ class Commit(NamedTuple):
         value: The result, JSON, with status ``completed``.
         error: JSON of an ``ErrorInfo``, with ``failed``, ``cancelled`` and ``parked``.
         unreported: A terminal commit that an observer has yet to report: see ``Reported``.
+        progress: JSON of a ``Progress`` that people are shown from here on, or ``None`` for no change.
+        again: The run begins anew: under the same id, with this start's input, version and generation, an empty
+            journal and the unconsumed rest of its inbox. Its status must be ``pending``.
     """
 
     run: str
@@ -390,7 +431,7 @@ class Commit(NamedTuple):
     seq: int
     at: float
     entries: tuple[Entry, ...] = ()
-    consumed: tuple[str, ...] = ()
+    consumed: tuple[tuple[str, int], ...] = ()
     starts: tuple[Start, ...] = ()
     deliveries: tuple[Delivery, ...] = ()
     asks: tuple[Request, ...] = ()
@@ -403,12 +444,32 @@ class Commit(NamedTuple):
     value: bytes | None = None
     error: bytes | None = None
     unreported: bool = False
+    progress: bytes | None = None
+    again: Start | None = None
 
 
 class Reported(NamedTuple):
     """Observers have reported a finished run; after a crash it need not be reported again."""
 
     run: str
+
+
+class Inquiry(NamedTuple):
+    """A question to a run's code, answered by a handler that the code has set up.
+
+    Attributes:
+        run: Whom.
+        kind: A ``query`` looks and changes nothing; an ``update`` is an event with an answer, and is recorded.
+        name: Of the handler.
+        value: Its argument, JSON.
+        key: Of an update: the same key twice is one update.
+    """
+
+    run: str
+    kind: Literal["query", "update"]
+    name: str
+    value: bytes = b"null"
+    key: str = ""
 
 
 class Accepted(NamedTuple):
@@ -437,6 +498,37 @@ class RequestView(Fact):
     at: float
     deadline: float | None = None
     status: Literal["open", "answered", "closed"] = "open"
+    to: str = ""
+
+
+class Progress(Fact):
+    """How far a run has come, in its own words: what, and how much of how much."""
+
+    text: str
+    done: float | None = None
+    total: float | None = None
+
+
+class RunFilter(NamedTuple):
+    """Which runs are meant: those that fit everything that is given.
+
+    Attributes:
+        target: Qualified name of the workflow or agent.
+        status: Any of these.
+        parent: A run's id: those that it called.
+        tags: These labels with these values.
+        since: Accepted at this time or later (UTC seconds).
+        until: Accepted before this time.
+        idle_since: Nothing was written about them at this time or later.
+    """
+
+    target: str | None = None
+    status: tuple[Status, ...] = ()
+    parent: str | None = None
+    tags: dict[str, str] = {}  # noqa: RUF012 - as above
+    since: float | None = None
+    until: float | None = None
+    idle_since: float | None = None
 
 
 class RunView(Fact):
@@ -462,6 +554,11 @@ class RunView(Fact):
     error: ErrorInfo | None = None
     wake_at: float | None = None
     headers: dict[str, str] = Field(default_factory=dict)
+    tags: dict[str, str] = Field(default_factory=dict)
+    version: int = 1
+    generation: int = 0
+    due: float | None = None
+    progress: Progress | None = None
     requests: tuple[RequestView, ...] = ()
 
     @property

@@ -23,14 +23,15 @@ if TYPE_CHECKING:
         Delivery,
         Entry,
         Envelope,
+        Inquiry,
         Loaded,
         ModelRequest,
         ModelResponse,
         Reported,
         RequestView,
+        RunFilter,
         RunView,
         Start,
-        Status,
         ToolCall,
         ToolResult,
     )
@@ -68,7 +69,10 @@ class Store(Protocol):
     one process write at a time (SQLite) returns none to the others.
 
     Turns of one session run one at a time in the order of acceptance: a turn is claimable when every
-    earlier turn of its session is terminal.
+    earlier turn of its session is terminal or not yet due.
+
+    *Children.* A commit that finishes a run also delivers ``cancel`` or ``terminate`` to those that it started
+    and that have not finished, as their ``on_close`` says.
     """
 
     async def accept(
@@ -76,8 +80,11 @@ class Store(Protocol):
     ) -> tuple[Sequence[Accepted], Sequence[Claim]]:
         """Take starts and deliveries, all or none; return one ``Accepted`` each, and what they woke.
 
-        A run that is ``parked`` is woken by ``resume`` and ``cancel`` only, which make it ``pending`` in the same
-        instant; other deliveries wait in its inbox. ``resume`` of a run that is not parked changes nothing.
+        A run that is ``parked`` or ``suspended`` is woken by ``resume``, ``cancel`` and ``terminate`` only, which make
+        it ``pending`` in the same instant; other deliveries wait in its inbox. ``resume`` of a run that is neither
+        changes nothing. A start that is not yet due waits, as for a timer. A start with ``reuse`` that finds a
+        finished run it may replace begins that one anew: as a start that was never there, but under the next
+        generation, and accepted with ``new=True``.
 
         A repeated start (same target and key) or delivery (same run and key) changes nothing and is
         accepted with ``new=False``. A delivery to a terminal run changes nothing and is accepted with
@@ -101,7 +108,12 @@ class Store(Protocol):
         ...
 
     async def load(self, run: str) -> Loaded:
-        """What a machine is rebuilt from. Raises ``UnknownName``."""
+        """What a machine is rebuilt from.
+
+        Raises:
+            UnknownName: No such run.
+            DataCorrupted: What is kept of it does not match its checksum.
+        """
         ...
 
     async def commit(self, commit: Commit, *, worker: str) -> Sequence[Claim]:
@@ -150,17 +162,12 @@ class Query(Protocol):
 
     async def runs(
         self,
+        which: RunFilter | None = None,
         *,
-        target: str | None = None,
-        status: Status | None = None,
-        parent: str | None = None,
         before: str | None = None,
         limit: int = 50,
     ) -> Sequence[RunView]:
-        """Newest first; ``before`` is the last id of the page before. Without input, result and requests.
-
-        ``parent`` is a run's id: those that it called.
-        """
+        """Newest first; ``before`` is the last id of the page before. Without input, result and requests."""
         ...
 
     async def journal(self, run: str, *, after: int = 0, limit: int = 1000) -> Sequence[Entry]:
@@ -184,7 +191,37 @@ class Query(Protocol):
         ...
 
 
-class DurableStore(Store, Query, Protocol):
+class Upkeep(Protocol):
+    """What operators do to runs that have finished. Each call is atomic and, once it has returned, durable."""
+
+    async def rewind(self, run: str, seq: int, *, at: float) -> None:
+        """Make a finished run ``pending`` again, its journal cut to ``seq`` entries.
+
+        What the cut entries had taken from the inbox is there again, but for replies with an error, which a repeated
+        call brings anew. Result and error are forgotten.
+
+        Raises:
+            UnknownName: No such run.
+            RunActive: It has not finished, or a later turn of its session has begun.
+        """
+        ...
+
+    async def fork(self, run: str, seq: int, start: Start) -> Accepted:
+        """Accept a new run whose journal begins with the first ``seq`` entries of another, in whatever state that is.
+
+        Raises ``UnknownName``.
+        """
+        ...
+
+    async def purge(self, which: RunFilter, *, limit: int = 1000) -> int:
+        """Forget up to ``limit`` finished runs that fit: journal, inbox, requests, and large values nobody else has.
+
+        Runs whose parent has not finished stay, and so do the conversations of sessions. Returns how many went.
+        """
+        ...
+
+
+class DurableStore(Store, Query, Upkeep, Protocol):
     """A store together with its views: what a store plugin's factory returns."""
 
 
@@ -223,9 +260,29 @@ class Engine(Protocol):
         """
         ...
 
+    async def inquire(self, inquiry: Inquiry, *, timeout: float | None = None) -> bytes:
+        """Ask a run's code; return the answer's JSON. A run that waits answers, too, and stays where it is.
+
+        A query is answered from the journal as committed, wherever the run is driven. An update is safe once it is
+        accepted, and is waited for.
+
+        Raises:
+            UnknownName: No such run, or no such handler in its code.
+            UpdateRejected: The code's validator refused the update.
+            CallFailed: The handler failed.
+            RunActive: An update to a run that has finished.
+            TimeoutError: The update is accepted and not yet answered.
+        """
+        ...
+
     @property
     def query(self) -> Query:
         """The views on what this engine drives."""
+        ...
+
+    @property
+    def upkeep(self) -> Upkeep:
+        """What operators do to finished runs."""
         ...
 
 
@@ -412,8 +469,12 @@ class Program(Protocol):
 class Programs(Protocol):
     """All durable code of a runtime, by qualified name."""
 
-    def program(self, target: str) -> Program:
-        """Raises ``UnknownName``."""
+    def program(self, target: str, version: int) -> Program:
+        """Raises ``UnknownName``, also for a version that is not here."""
+        ...
+
+    def version(self, target: str) -> int:
+        """The version that new runs begin with; 1 for what has none."""
         ...
 
     def target(self, callee: Callee, caller: str) -> str:
@@ -436,6 +497,7 @@ class EngineParts:
         observers: Told after each commit.
         codecs: What payloads pass through, in this order, on their way to the store.
         max_payload: Upper bound of one value in bytes, as JSON.
+        worker: Under what name it works; by default an unguessable one.
     """
 
     store: DurableStore
@@ -445,6 +507,7 @@ class EngineParts:
     observers: Sequence[Observer] = ()
     codecs: Sequence[Codec] = ()
     max_payload: int = 4 * 1024 * 1024
+    worker: str = ""
 
 
 class TurnHandler(Protocol):

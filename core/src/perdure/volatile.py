@@ -105,7 +105,8 @@ class Volatile:
         if callee.kind == "workflow":
             call = partial(self._call, within._replace(headers=headers), to)
             try:
-                return await catalog.program(to.type)(DirectContext(call, self._runtime.clock), payload)
+                program = catalog.program(to.type, catalog.version(to.type))
+                return await program(DirectContext(call, self._runtime.clock), payload)
             except Exception as error:
                 raise CallFailed(to.type, ErrorInfo.of(error)) from error
         declared = catalog.find("agent", to.type)[1]

@@ -25,12 +25,15 @@ class Workflow(Generic[P, T]):
     Attributes:
         fn: The function itself.
         name: Its name within its app.
+        version: Runs begin with the highest version of a name, and go on with the one they began with.
         description: First paragraph of its docstring.
     """
 
     kind = "workflow"
 
-    def __init__(self, fn: Callable[Concatenate[Context, P], Coroutine[Any, Any, T]], name: str | None = None) -> None:
+    def __init__(
+        self, fn: Callable[Concatenate[Context, P], Coroutine[Any, Any, T]], name: str | None = None, version: int = 1
+    ) -> None:
         if not inspect.iscoroutinefunction(fn):
             msg = f"@workflow needs an 'async def' function, got {fn!r}"
             raise UsageError(msg)
@@ -39,6 +42,7 @@ class Workflow(Generic[P, T]):
             raise UsageError(msg)
         self.fn = fn
         self.name: str = name or fn.__name__
+        self.version: int = version
         self.description: str = (inspect.getdoc(fn) or "").partition("\n\n")[0]
 
     def __call__(self, ctx: Context, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
@@ -102,13 +106,20 @@ class WorkflowRef(Generic[P, T]):
 def workflow(fn: Callable[Concatenate[Context, P], Coroutine[Any, Any, T]], /) -> Workflow[P, T]: ...
 @overload
 def workflow(
-    *, name: str | None = None
+    *, name: str | None = None, version: int = 1
 ) -> Callable[[Callable[Concatenate[Context, P], Coroutine[Any, Any, T]]], Workflow[P, T]]: ...
-def workflow(fn: Any = None, /, *, name: str | None = None) -> Any:
-    """Declare a workflow. ``name`` is what runs are recorded under, if not the function's own name."""
+def workflow(fn: Any = None, /, *, name: str | None = None, version: int = 1) -> Any:
+    """Declare a workflow.
+
+    Args:
+        fn: The function, where the decorator is used without parentheses.
+        name: What runs are recorded under, if not the function's own name.
+        version: List several versions of one name in an app, and new runs begin with the highest, while each run goes
+            on with the one that it began with.
+    """
 
     def declare(function: Any) -> Workflow[..., Any]:
-        return Workflow(function, name)
+        return Workflow(function, name, version)
 
     return declare if fn is None else declare(fn)
 

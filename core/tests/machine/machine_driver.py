@@ -30,7 +30,7 @@ class Library:
         self._programs = programs
         self.context: Context | None = None
 
-    def program(self, target: str) -> Callable[[Context, bytes], Awaitable[bytes]]:
+    def program(self, target: str, version: int) -> Callable[[Context, bytes], Awaitable[bytes]]:
         code = self._programs[target]
 
         async def run(ctx: Context, _: bytes) -> bytes:

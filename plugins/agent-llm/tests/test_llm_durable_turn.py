@@ -60,7 +60,7 @@ class OneAgent:
     def __init__(self, agent: Agent[Any], handler: LlmTurn) -> None:
         self._agent, self._handler = agent, handler
 
-    def program(self, target: str) -> Program:
+    def program(self, target: str, version: int) -> Program:
         async def turn(ctx: Context, payload: bytes) -> bytes:
             reply = await self._handler.turn(ctx, self._agent, self._agent.decode_input(payload))
             return self._agent.encode_result(reply)

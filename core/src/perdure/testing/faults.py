@@ -24,9 +24,9 @@ if TYPE_CHECKING:
         Loaded,
         Reported,
         RequestView,
+        RunFilter,
         RunView,
         Start,
-        Status,
     )
     from perdure.ports import DurableStore
 
@@ -96,17 +96,11 @@ class _Passage:
         return await self.inner.run(run)
 
     async def runs(
-        self,
-        *,
-        target: str | None = None,
-        status: Status | None = None,
-        parent: str | None = None,
-        before: str | None = None,
-        limit: int = 50,
+        self, which: RunFilter | None = None, *, before: str | None = None, limit: int = 50
     ) -> Sequence[RunView]:
         """Passed on."""
         self._look()
-        return await self.inner.runs(target=target, status=status, parent=parent, before=before, limit=limit)
+        return await self.inner.runs(which, before=before, limit=limit)
 
     async def journal(self, run: str, *, after: int = 0, limit: int = 1000) -> Sequence[Entry]:
         """Passed on."""

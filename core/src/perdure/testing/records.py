@@ -17,6 +17,7 @@ from perdure.messages import (
     ErrorInfo,
     Request,
     RequestView,
+    RunFilter,
     Start,
     Status,
 )
@@ -54,6 +55,18 @@ class Run:
         """Whose turn it is."""
         key = self.start.session
         return None if key is None else AgentId(self.start.target, key)
+
+    def fits(self, which: RunFilter) -> bool:
+        """Whether it is one of those that are meant."""
+        return (
+            which.target in {None, self.start.target}
+            and (not which.status or self.status in which.status)
+            and which.parent in {None, self.start.parent}
+            and all(self.start.tags.get(tag) == value for tag, value in which.tags.items())
+            and (which.since is None or self.start.at >= which.since)
+            and (which.until is None or self.start.at < which.until)
+            and (which.idle_since is None or self.updated < which.idle_since)
+        )
 
     def inbox(self) -> tuple[Delivery, ...]:
         """What was delivered and not consumed, oldest first."""

@@ -126,7 +126,7 @@ class StoreCommits(StoreBench):
         assert claims[0].epoch > claim.epoch
         with pytest.raises(LeaseLost):
             await store.commit(commit_of(claim), worker="a")
-        await store.commit(commit_of(claims[0], consumed=("p",)), worker="a")
+        await store.commit(commit_of(claims[0], consumed=(("p", -1),)), worker="a")
 
     async def test_a_commit_of_a_worker_that_holds_nothing_is_refused(self, store: DurableStore) -> None:
         claim = await begin(store)
@@ -240,7 +240,7 @@ class StoreCommits(StoreBench):
     async def test_a_run_released_with_something_in_its_inbox_is_claimed_again(self, store: DurableStore) -> None:
         claim = await begin(store)
         await store.accept([delivery_of("r", "p"), delivery_of("r", "q")], worker="a")
-        claims = await store.commit(waiting(claim, consumed=("p",)), worker="a")
+        claims = await store.commit(waiting(claim, consumed=(("p", -1),)), worker="a")
         assert [([item.key for item in c.inbox], c.epoch > claim.epoch) for c in claims] == [(["q"], True)]
 
     async def test_a_run_released_with_a_timer_that_is_due_is_claimed_again(self, store: DurableStore) -> None:

@@ -107,7 +107,7 @@ def whole(turn: Claim) -> Commit:
     return commit_of(
         turn,
         entries=(entry_of(0), entry_of(1)),
-        consumed=("p",),
+        consumed=(("p", -1),),
         starts=(start_of("child"),),
         deliveries=(delivery_of("other", "x"),),
         asks=(Request("q", "t", "0/q#1", "?", {}, at(0)),),

@@ -71,7 +71,7 @@ class StoreIntake(StoreBench):
     async def test_a_consumed_delivery_is_still_known(self, store: DurableStore) -> None:
         claim = await begin(store)
         await store.accept([delivery_of("r", "p")], worker="a")
-        await store.commit(commit_of(claim, consumed=("p",)), worker="a")
+        await store.commit(commit_of(claim, consumed=(("p", -1),)), worker="a")
         accepted, claims = await store.accept([delivery_of("r", "p")], worker="a")
         assert (accepted[0].new, list(claims)) == (False, [])
 
@@ -273,7 +273,7 @@ class StoreIntake(StoreBench):
     async def test_a_repeated_cancellation_does_not_wake_a_set_aside_run(self, store: DurableStore) -> None:
         claim = await begin(store)
         await store.accept([delivery_of("r", "stop", kind="cancel")], worker="a")
-        parked = commit_of(claim, consumed=("stop",), status="parked", active=False, error=ERROR)
+        parked = commit_of(claim, consumed=(("stop", -1),), status="parked", active=False, error=ERROR)
         await store.commit(parked, worker="a")
         accepted, claims = await store.accept([delivery_of("r", "stop", kind="cancel")], worker="a")
         assert (accepted[0].new, list(claims)) == (False, [])

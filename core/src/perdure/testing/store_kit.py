@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from perdure.errors import UnknownName
-from perdure.messages import AgentId, Claim, Reported, Request
+from perdure.messages import AgentId, Claim, Reported, Request, RunFilter
 from perdure.testing.store_commits import StoreCommits
 from perdure.testing.store_facts import (
     ERROR,
@@ -104,7 +104,7 @@ class StoreKit(StoreIntake, StoreCommits):
         assert [view.id for view in page] == ["r4", "r3"]
         assert [view.id for view in await store.runs(before="r3", limit=2)] == ["r2", "r1"]
         assert [view.id for view in await store.runs(before="r0")] == []
-        assert [view.id for view in await store.runs(target="app.odd")] == ["r3", "r1"]
+        assert [view.id for view in await store.runs(RunFilter(target="app.odd"))] == ["r3", "r1"]
         assert [view.input for view in page] == [None, None]
 
     async def test_the_runs_that_a_run_called_are_listed_whatever_became_of_them(self, store: DurableStore) -> None:
@@ -112,15 +112,15 @@ class StoreKit(StoreIntake, StoreCommits):
         children = tuple(start_of(name)._replace(parent="r", path=name) for name in ("a", "b"))
         claims = await store.commit(waiting(claim, starts=children), worker="a")
         await store.commit(commit_of(claims[0], status="completed", value=b"1"), worker="a")
-        assert [view.id for view in await store.runs(parent="r")] == ["b", "a"]
-        assert await store.runs(parent="a") == []
+        assert [view.id for view in await store.runs(RunFilter(parent="r"))] == ["b", "a"]
+        assert await store.runs(RunFilter(parent="a")) == []
 
     async def test_runs_are_listed_by_status(self, store: DurableStore) -> None:
         await store.accept([start_of("r"), start_of("s")])
         claims, _ = await store.claim("a", at(0))
         await store.commit(commit_of(claims[0], status="failed", error=ERROR), worker="a")
-        assert [view.id for view in await store.runs(status="failed")] == ["r"]
-        assert [view.id for view in await store.runs(status="pending", target="app.flow")] == ["s"]
+        assert [view.id for view in await store.runs(RunFilter(status=("failed",)))] == ["r"]
+        assert [view.id for view in await store.runs(RunFilter(status=("pending",), target="app.flow"))] == ["s"]
 
     async def test_a_view_shows_how_the_run_stands(self, store: DurableStore) -> None:
         claim = await begin(store)

@@ -20,9 +20,9 @@ from perdure.messages import (
     Loaded,
     Reported,
     RequestView,
+    RunFilter,
     RunView,
     Start,
-    Status,
 )
 from perdure.testing.records import Question, Run, Session, decoded, error_of, request_view
 
@@ -212,7 +212,7 @@ class MemoryStore:
 
     def _record(self, run: Run, commit: Commit) -> None:
         run.entries.extend(commit.entries)
-        run.consumed.update(commit.consumed)
+        run.consumed.update(key for key, _ in commit.consumed)
         if commit.entries:
             run.takeovers = 0
         if run.session is not None:
@@ -310,25 +310,13 @@ class MemoryStore:
         return self._view(self._runs[run]) if run in self._runs else None
 
     async def runs(
-        self,
-        *,
-        target: str | None = None,
-        status: Status | None = None,
-        parent: str | None = None,
-        before: str | None = None,
-        limit: int = 50,
+        self, which: RunFilter | None = None, *, before: str | None = None, limit: int = 50
     ) -> Sequence[RunView]:
         """See ``ports.Query.runs``."""
         newest = list(reversed(self._runs.values()))
         if before is not None:
             newest = newest[newest.index(self._known(before)) + 1 :]
-        found = (
-            run
-            for run in newest
-            if target in {None, run.start.target}
-            and status in {None, run.status}
-            and parent in {None, run.start.parent}
-        )
+        found = (run for run in newest if run.fits(which or RunFilter()))
         return [self._view(run, whole=False) for run, _ in zip(found, range(limit), strict=False)]
 
     async def journal(self, run: str, *, after: int = 0, limit: int = 1000) -> Sequence[Entry]:

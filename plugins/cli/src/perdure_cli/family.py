@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from perdure.messages import Entry, RunView
+from perdure.messages import Entry, RunFilter, RunView
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -29,9 +29,9 @@ class Recorded(NamedTuple):
 
 async def called_runs(query: Query, run: RunView) -> list[RunView]:
     """The runs and turns that a run has called, oldest first."""
-    found = list(await query.runs(parent=run.id, limit=_PAGE))
+    found = list(await query.runs(RunFilter(parent=run.id), limit=_PAGE))
     while found and len(found) % _PAGE == 0:
-        page = await query.runs(parent=run.id, before=found[-1].id, limit=_PAGE)
+        page = await query.runs(RunFilter(parent=run.id), before=found[-1].id, limit=_PAGE)
         if not page:
             break
         found += page

@@ -16,7 +16,7 @@ from perdure.messages import Accepted, Claim, Delivery, Loaded, Reported, Start
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from perdure.messages import AgentId, Commit, Entry, RequestView, RunView, Status
+    from perdure.messages import AgentId, Commit, Entry, RequestView, RunFilter, RunView
     from perdure.ports import Codec, DurableStore
 
 _MARK: Final = b'{"$coded":"'
@@ -77,15 +77,9 @@ class CodedStore:
         return view.model_copy(update={"input": self._json(view.input), "result": self._json(view.result)})
 
     async def runs(
-        self,
-        *,
-        target: str | None = None,
-        status: Status | None = None,
-        parent: str | None = None,
-        before: str | None = None,
-        limit: int = 50,
+        self, which: RunFilter | None = None, *, before: str | None = None, limit: int = 50
     ) -> Sequence[RunView]:
-        return await self._store.runs(target=target, status=status, parent=parent, before=before, limit=limit)
+        return await self._store.runs(which, before=before, limit=limit)
 
     async def journal(self, run: str, *, after: int = 0, limit: int = 1000) -> Sequence[Entry]:
         return [self._read_entry(entry) for entry in await self._store.journal(run, after=after, limit=limit)]
@@ -101,6 +95,15 @@ class CodedStore:
 
     async def unreported(self, *, limit: int = 100) -> Sequence[RunView]:
         return await self._store.unreported(limit=limit)
+
+    async def rewind(self, run: str, seq: int, *, at: float) -> None:
+        await self._store.rewind(run, seq, at=at)
+
+    async def fork(self, run: str, seq: int, start: Start) -> Accepted:
+        return await self._store.fork(run, seq, start._replace(input=self._out(start.input)))
+
+    async def purge(self, which: RunFilter, *, limit: int = 1000) -> int:
+        return await self._store.purge(which, limit=limit)
 
     # -- the codecs
 

@@ -23,7 +23,7 @@ from perdure.errors import (
     UnknownName,
 )
 from perdure.execution import Execution
-from perdure.messages import Claim, Commit, Delivery, ErrorInfo, Loaded
+from perdure.messages import Claim, Commit, Delivery, ErrorInfo, Loaded, RunFilter
 from perdure_engine_embedded.attempts import attempt
 from perdure_engine_embedded.coding import CodedStore
 from perdure_engine_embedded.live import Batch, Live
@@ -400,7 +400,7 @@ class EmbeddedEngine:
 
     async def _retry_parked(self) -> None:
         """A fixed deployment resumes what was parked, unless it is poison."""
-        for view in await self._store.runs(status="parked", limit=_BATCH):
+        for view in await self._store.runs(RunFilter(status=("parked",)), limit=_BATCH):
             if view.error is None or view.error.type != _POISON:
                 key = f"resume-{self._worker}"
                 await self.deliver(Delivery(view.id, "resume", key, self._parts.clock.now()))

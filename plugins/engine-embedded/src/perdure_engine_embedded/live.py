@@ -31,7 +31,7 @@ class Batch:
     """
 
     entries: list[Entry] = field(default_factory=list[Entry])
-    consumed: list[str] = field(default_factory=list[str])
+    consumed: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
     opened: dict[str, Command] = field(default_factory=dict[str, "Command"])
     closed: list[Command] = field(default_factory=list["Command"])
     outcome: Outcome | None = None
@@ -130,8 +130,8 @@ class Live:
         while self._arrived and execution.outcome is None:
             arrived = self._arrived.popleft()
             if isinstance(arrived, Delivery):
-                batch.consumed.append(arrived.key)
                 entry = _entry_of(arrived, execution, now)
+                batch.consumed.append((arrived.key, -1 if entry is None else self.seq + len(batch.entries)))
             else:
                 entry = arrived if arrived.path in execution.pending else None
             if entry is not None:
@@ -186,7 +186,7 @@ class Live:
             self.epoch,
             self.seq,
             now,
-            consumed=tuple(key for key, delivery in self._inbox.items() if delivery.kind in {"resume", "cancel"}),
+            consumed=tuple((key, -1) for key, delivery in self._inbox.items() if delivery.kind in {"resume", "cancel"}),
             deliveries=self._reply(now, None, info) if cancelled else (),
             status="cancelled" if cancelled else "parked",
             active=False,
@@ -197,7 +197,7 @@ class Live:
     def committed(self, batch: Batch) -> None:
         """A batch is written."""
         self.seq += len(batch.entries)
-        for key in batch.consumed:
+        for key, _ in batch.consumed:
             self._inbox.pop(key, None)
 
     def give_up(self) -> None:

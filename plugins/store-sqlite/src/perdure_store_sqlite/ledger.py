@@ -30,7 +30,7 @@ _NOTHING: Final = ((), (), (), (), (), (), None)
 
 _NO_CLAIMS: Final[tuple[Claim, ...]] = ()
 
-APPEND: Final = f"INSERT INTO journal (run, seq, {rows.ENTRY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - our own constants
+APPEND: Final = f"INSERT INTO journal (run, seq, {rows.ENTRY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - our own constants
 _INSERT_RUN: Final = (
     f"INSERT INTO runs ({rows.START_COLUMNS}, updated, ready, held, epoch)"  # noqa: S608 - our own constants
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
@@ -343,7 +343,7 @@ class Ledger:
         touched: dict[str, int] = {}
         self._append(commit, held)
         self._connection.executemany(
-            "UPDATE inbox SET consumed = 1 WHERE run = ? AND key = ?", [(held.id, key) for key in commit.consumed]
+            "UPDATE inbox SET consumed = 1 WHERE run = ? AND key = ?", [(held.id, key) for key, _ in commit.consumed]
         )
         if commit.log or commit.state is not None:
             self._converse(commit, held)

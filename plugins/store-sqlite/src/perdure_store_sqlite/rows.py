@@ -19,7 +19,7 @@ LARGE: Final = 16 * 1024
 """Bytes above which a payload goes to ``blobs``."""
 
 START_COLUMNS: Final = "run, kind, target, input, at, session, key, parent, path, ancestry, headers"
-ENTRY_COLUMNS: Final = "kind, path, at, name, fingerprint, value, error, attempt, started, role"
+ENTRY_COLUMNS: Final = "kind, path, at, name, fingerprint, value, error, attempt, started, role, source"
 DELIVERY_COLUMNS: Final = "kind, key, at, value, error"
 REQUEST_COLUMNS: Final = "request, runs.run, requests.path, prompt, schema, requests.at, deadline, requests.status"
 VIEW_COLUMNS: Final = (
@@ -59,7 +59,7 @@ def start_row(connection: sqlite3.Connection, start: Start) -> tuple[Any, ...]:
 def to_start(connection: sqlite3.Connection, row: tuple[Any, ...]) -> Start:
     """A start from ``START_COLUMNS``."""
     payload = kept(connection, row[3])
-    return Start._make((*row[:3], payload, *row[4:9], tuple(json.loads(row[9])), json.loads(row[10])))
+    return Start(*row[:3], payload, *row[4:9], tuple(json.loads(row[9])), json.loads(row[10]))
 
 
 def to_delivery(connection: sqlite3.Connection, run: str, row: tuple[Any, ...]) -> Delivery:

@@ -53,7 +53,8 @@ MIGRATIONS: Final[Sequence[str]] = (
     CREATE TABLE journal (
         id INTEGER PRIMARY KEY, run INTEGER NOT NULL, seq INTEGER NOT NULL, kind TEXT NOT NULL, path TEXT NOT NULL,
         at REAL NOT NULL, name TEXT NOT NULL, fingerprint TEXT NOT NULL, value BLOB, error BLOB,
-        attempt INTEGER NOT NULL, started REAL NOT NULL, role TEXT NOT NULL
+        attempt INTEGER NOT NULL, started REAL NOT NULL, role TEXT NOT NULL,
+        source TEXT NOT NULL
     );
     CREATE UNIQUE INDEX journal_run ON journal (run, seq);
     CREATE TABLE inbox (

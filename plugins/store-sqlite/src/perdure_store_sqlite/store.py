@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from perdure.errors import StoreUnavailable
-from perdure.messages import Commit
+from perdure.messages import Commit, RunFilter
 from perdure_store_sqlite.views import Views
 from perdure_store_sqlite.writer import (
     Accept,
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
         RequestView,
         RunView,
         Start,
-        Status,
     )
 
 T = TypeVar("T")
@@ -158,16 +157,10 @@ class SqliteStore:
         return await self._read(lambda views: views.run(run))
 
     async def runs(
-        self,
-        *,
-        target: str | None = None,
-        status: Status | None = None,
-        parent: str | None = None,
-        before: str | None = None,
-        limit: int = 50,
+        self, which: RunFilter | None = None, *, before: str | None = None, limit: int = 50
     ) -> Sequence[RunView]:
         """See ``ports.Query.runs``."""
-        return await self._read(lambda views: views.runs(target, status, parent, before, limit))
+        return await self._read(lambda views: views.runs(which or RunFilter(), before, limit))
 
     async def journal(self, run: str, *, after: int = 0, limit: int = 1000) -> Sequence[Entry]:
         """See ``ports.Query.journal``."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from perdure.messages import AgentId, Entry, RequestView, RunView, Status
+    from perdure.messages import AgentId, Entry, RequestView, RunFilter, RunView
 
 T = TypeVar("T")
 
@@ -91,11 +91,10 @@ class Views:
         row = self._row(f"{_VIEWS} WHERE run = ?", run)
         return None if row is None else self._whole(row)
 
-    def runs(
-        self, target: str | None, status: Status | None, parent: str | None, before: str | None, limit: int
-    ) -> Sequence[RunView]:
+    def runs(self, which: RunFilter, before: str | None, limit: int) -> Sequence[RunView]:
         """See ``ports.Query.runs``."""
         wanted: dict[str, Any] = {}
+        target, status, parent = which.target, which.status[0] if which.status else None, which.parent
         if before is not None:
             wanted["id < ?"] = (self._row("SELECT id FROM runs WHERE run = ?", before) or self._unknown(before))[0]
         if target is not None:

@@ -16,6 +16,7 @@ import click
 
 from perdure import Runtime, hookimpl
 from perdure.errors import PerdureError
+from perdure.messages import RunFilter
 from perdure.plugins import Plugins
 from perdure_cli.display import console, emit_json, table
 from perdure_cli.invocation import app_named, output_options, runtime_options
@@ -136,7 +137,7 @@ async def _runtime(settings: Settings, invocation: Invocation) -> list[Finding]:
     fresh = not settings.data.exists()
     try:
         async with Runtime.open(*map(app_named, invocation.apps), settings=settings, drive=False) as runtime:
-            waiting = await runtime.query.runs(status="waiting", limit=1000)
+            waiting = await runtime.query.runs(RunFilter(status=("waiting",)), limit=1000)
             found.append(Finding("store", "ok", f"{settings.store} opens; {_counted(waiting, 'run')} waiting"))
             names = [_counted(runtime.catalog.names(kind), kind) for kind in _KINDS]
             found.append(Finding("declared", "ok", ", ".join(names)))

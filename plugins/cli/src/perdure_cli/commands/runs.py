@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, cast, get_args
 import click
 
 from perdure import hookimpl
-from perdure.messages import Status
+from perdure.messages import RunFilter, Status
 from perdure_cli.display import console, duration, emit_json, status_text, table
 from perdure_cli.invocation import output_options, runtime_options
 
@@ -48,7 +48,7 @@ def runs(invocation: Invocation, status: str | None, target: str | None, limit: 
 async def _runs(invocation: Invocation, status: Status | None, target: str | None, limit: int) -> Sequence[RunView]:
     async with invocation.open(drive=False) as runtime:
         qualified: Any = None if target is None else runtime.catalog.find_any(target)[0]
-        return await runtime.query.runs(target=qualified, status=status, limit=limit)
+        return await runtime.query.runs(RunFilter(target=qualified, status=(status,) if status else ()), limit=limit)
 
 
 @hookimpl
