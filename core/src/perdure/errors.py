@@ -22,9 +22,11 @@
     │   ├── LeaseLost             another worker holds the run: drop it, it goes on there
     │   ├── CommitConflict        the run was moved on by somebody else: reload it
     │   ├── ModelUnavailable      the model's service is overloaded, limited or out of reach
+    │   ├── ProcessDied           a child process ended before it had the result of its function
     │   └── DeadlineExceeded      no reply before the deadline
     ├── WorkFailed                give up: the work itself failed
     │   ├── StepFailed            a step raised; carries the original type's name, message and causes
+    │   ├── ProcessFailed         a function raised in a child process what is not known here; carries it
     │   ├── CallFailed            a called agent or workflow failed
     │   ├── RunFailed             a run failed; raised to those who wait for its result
     │   ├── RunCancelled          a run was cancelled
@@ -162,6 +164,10 @@ class ModelUnavailable(RetryableError):
         self.retry_after = retry_after
 
 
+class ProcessDied(RetryableError):
+    """A child process ended before it had the result of its function: it crashed, or was killed."""
+
+
 class DeadlineExceeded(RetryableError):
     """No reply came before the deadline."""
 
@@ -185,6 +191,12 @@ class StepFailed(_Carried):
     """A step failed for good. The same live and replayed: ``error`` holds type name, message, causes."""
 
     verb = "failed as a step"
+
+
+class ProcessFailed(_Carried):
+    """A function raised in a child process what cannot be raised again here; ``error`` says what."""
+
+    verb = "failed in a child process"
 
 
 class CallFailed(_Carried):
