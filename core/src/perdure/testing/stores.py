@@ -80,8 +80,8 @@ class MemoryStore:
                 break
             if self._untold(run, now) if run.holder == worker else self._claimable(run, now):
                 claims.append(self._hold(run, worker, now))
-        timers = [run.wake_at for run in self._live.values() if run.wake_at is not None and self._waits(run, worker)]
-        return claims, min(timers, default=None)
+        looks = [look for run in self._live.values() if (look := self._look_at(run, worker, now)) is not None]
+        return claims, min(looks, default=None)
 
     async def load(self, run: str) -> Loaded:
         """See ``ports.Store.load``."""
@@ -276,6 +276,14 @@ class MemoryStore:
         if run.holder == worker:
             return run.told_due != run.wake_at
         return run.holder is None or not self._alive(run.holder)
+
+    def _look_at(self, run: Run, worker: str, now: float) -> float | None:
+        """When this worker should look at the run again: at its timer, or when its holder's lease runs out."""
+        if self._waits(run, worker):
+            return run.wake_at
+        if run.holder is not None and run.holder != worker and run.has_work(now):
+            return self._ticks[run.holder] + self._lease
+        return None
 
     def _hold(self, run: Run, worker: str, now: float) -> Claim:
         if run.holder != worker:

@@ -107,21 +107,34 @@ class EmbeddedEngine:
 
     async def submit(self, start: Start) -> Accepted:
         """Accept a run or turn durably."""
-        accepted, claims = await self._store.accept([start], worker=self._worker if self._driving else None)
-        self._take(claims)
-        return accepted[0]
+        return await self._accept(start)
 
     async def deliver(self, delivery: Delivery) -> Accepted:
         """Accept an answer, cancellation or resumption durably; an answer is checked against its schema."""
         if delivery.kind == "answer":
             await self._check_answer(delivery)
-        accepted, claims = await self._store.accept([delivery], worker=self._worker if self._driving else None)
-        self._take(claims)
-        return accepted[0]
+        return await self._accept(delivery)
 
     async def wait(self, run: str, *, timeout: float | None = None, until_waiting: bool = False) -> RunView:
         """Return the run when it is terminal or parked, waits for an answer (on demand), or at the timeout."""
         return await self._waiters.wait(run, timeout=timeout, until_waiting=until_waiting)
+
+    async def _accept(self, item: Start | Delivery) -> Accepted:
+        """In a task of its own: a caller that hangs up must not take along what the store has given this worker."""
+        taking = asyncio.get_running_loop().create_task(self._accept_and_take(item), name="perdure-accept")
+        self._tasks.add(taking)
+        taking.add_done_callback(self._accepted)
+        return await asyncio.shield(taking)
+
+    async def _accept_and_take(self, item: Start | Delivery) -> Accepted:
+        accepted, claims = await self._store.accept([item], worker=self._worker if self._driving else None)
+        self._take(claims)
+        return accepted[0]
+
+    def _accepted(self, taking: asyncio.Task[Accepted]) -> None:
+        self._tasks.discard(taking)
+        if not taking.cancelled():
+            taking.exception()  # it is the caller's, who may have gone
 
     # -- taking work
 
@@ -279,10 +292,10 @@ class EmbeddedEngine:
         live.busy = True
         steps: list[Command] = []
         try:
-            while not live.gone:
+            while not live.gone and self._live.get(live.run) is live:  # what was released is not ours to move
                 batch = live.collect(self._parts.clock.now())
                 if batch is None:
-                    if live.running or self._live.get(live.run) is not live:
+                    if live.running:
                         break
                     batch = Batch(release=True)
                 if not await self._write(live, batch):

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 from pydantic_core import from_json
 
 from perdure.errors import NonDeterminism, PayloadTooLarge
-from perdure.execution import Activation, Outcome, cancelled_reason
-from perdure.messages import Claim, Commit, Delivery, Entry, ErrorInfo
+from perdure.execution import RECORDED, Activation, Outcome, cancelled_reason
+from perdure.messages import TERMINAL, Claim, Commit, Delivery, Entry, ErrorInfo, Start
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from perdure.execution import Command, Execution
+    from perdure.messages import EntryKind
+
+_STIRRING: Final = frozenset({"resume", "cancel", "terminate"})
+"""What sets a run going that was set aside."""
 
 
 @dataclass
@@ -27,7 +31,8 @@ class Batch:
     """What one or more activations brought, to be committed together.
 
     ``release`` is a batch of nothing: the run was claimed for something that is no longer there to do (a clock
-    that was put back, a repeated delivery) and is given back.
+    that was put back, a repeated delivery) and is given back. ``firm`` is one that holds more than the outcomes
+    of local steps, which may wait for the next one that does.
     """
 
     entries: list[Entry] = field(default_factory=list[Entry])
@@ -35,27 +40,38 @@ class Batch:
     opened: dict[str, Command] = field(default_factory=dict[str, "Command"])
     closed: list[Command] = field(default_factory=list["Command"])
     outcome: Outcome | None = None
+    progress: bytes | None = None
     release: bool = False
+    firm: bool = False
 
-    def add(self, activation: Activation) -> None:
+    def add(self, activation: Activation, now: float) -> None:
         """Add what an activation brought."""
         for command in activation.opened:
             self.opened[command.path] = command
+            if command.kind in RECORDED:
+                self.entries.append(_record(command, now))
         for command in activation.closed:
             if self.opened.pop(command.path, None) is None:
                 self.closed.append(command)
         self.outcome = activation.outcome or self.outcome
 
-    def wants(self, kind: str) -> list[Command]:
-        """The new commands of one kind."""
-        return [command for command in self.opened.values() if command.kind == kind]
+    def wants(self, *kinds: str) -> list[Command]:
+        """The new commands of some kinds."""
+        return [command for command in self.opened.values() if command.kind in kinds]
 
     @property
     def must_be_written(self) -> bool:
         """Whether it holds anything but steps to be attempted, which a replay asks for again by itself."""
-        return bool(self.entries or self.consumed or self.outcome or self.release) or any(
-            command.kind != "step" for command in (*self.opened.values(), *self.closed)
-        )
+        return bool(
+            self.entries or self.consumed or self.outcome or self.release or self.progress is not None
+        ) or any(command.kind != "step" for command in (*self.opened.values(), *self.closed))
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether nothing is lost if it is written together with what comes next."""
+        return not (
+            self.firm or self.consumed or self.outcome or self.release or self.closed or self.progress is not None
+        ) and all(command.kind == "step" and command.body.local for command in self.opened.values())
 
 
 class Live:
@@ -68,6 +84,7 @@ class Live:
         refusals: How many commits in a row the store refused.
         busy: Somebody feeds and commits it right now; what arrives meanwhile is taken up by them.
         gone: Given up: lost, finished or evicted. Whoever still holds it must let go.
+        suspending: Asked to stop: steps that run may finish, nothing new begins.
     """
 
     def __init__(self, claim: Claim, *, refusals: int = 0) -> None:
@@ -79,6 +96,8 @@ class Live:
         self.running: dict[str, asyncio.Task[None] | None] = {}
         self.busy = False
         self.gone = False
+        self.suspending: bytes | None = None
+        self._held: Batch | None = None
         self._arrived: deque[Entry | Delivery] = deque()
         self._inbox: dict[str, Delivery] = {}
         self._begun: Activation | None = None
@@ -100,7 +119,7 @@ class Live:
 
     def note(self, claim: Claim) -> None:
         """Something was delivered, or is due."""
-        self.epoch = claim.epoch
+        self.epoch = max(self.epoch, claim.epoch)  # replies may overtake each other
         for delivery in claim.inbox:
             if delivery.key not in self._inbox:
                 self._inbox[delivery.key] = delivery
@@ -114,6 +133,11 @@ class Live:
         """What to start again from, after a commit that failed: the claim with everything unconsumed."""
         return Claim(self.start, self.epoch, self.seq, tuple(self._inbox.values()))
 
+    def hold(self, batch: Batch) -> None:
+        """Keep a batch that may wait; its steps have been taken."""
+        batch.opened.clear()
+        self._held = batch
+
     def collect(self, now: float) -> Batch | None:
         """Feed what has arrived and is due; return what that brought, or ``None`` if nothing.
 
@@ -123,39 +147,69 @@ class Live:
         execution = self.execution
         if execution is None or self.gone:
             return None
-        batch = Batch()
+        held, self._held = self._held, None
+        batch = held or Batch()
+        known = len(batch.entries)
         if self._begun is not None:
-            batch.add(self._begun)
+            if self.seq == 0 and any(command.kind != "step" for command in self._begun.opened):
+                batch.entries.append(Entry("begin", "begin", now, started=self.start.at))
+            batch.add(self._begun, now)
             self._begun = None
-        while self._arrived and execution.outcome is None:
+        while self._arrived and execution.outcome is None and batch.outcome is None:
             arrived = self._arrived.popleft()
             if isinstance(arrived, Delivery):
-                entry = _entry_of(arrived, execution, now)
-                batch.consumed.append((arrived.key, -1 if entry is None else self.seq + len(batch.entries)))
-            else:
-                entry = arrived if arrived.path in execution.pending else None
-            if entry is not None:
-                batch.entries.append(entry)
-                batch.add(execution.feed(entry))
-        while execution.outcome is None and (timer := execution.due(now)) is not None:
+                self._receive(batch, arrived, execution, now)
+            elif (command := execution.pending.get(arrived.path)) is not None:
+                batch.firm = batch.firm or arrived.kind != "step" or not command.body.local
+                batch.entries.append(arrived)
+                batch.add(execution.feed(arrived), now)
+        while batch.outcome is None and self.suspending is None and (timer := execution.due(now)) is not None:
+            batch.firm = True
             entry = Entry("timer", timer.path, now, timer.name, started=timer.body.since)
             batch.entries.append(entry)
-            batch.add(execution.feed(entry))
+            batch.add(execution.feed(entry), now)
+        if (progress := execution.progress()) is not None:
+            batch.progress = progress.model_dump_json().encode()
+        if held is not None and len(batch.entries) == known and not (batch.must_be_written and batch.opened):
+            self._held = held  # nothing new: it goes on waiting
+            return None
         if not (batch.must_be_written or batch.opened or batch.closed):
             return None
         return batch
 
+    def _receive(self, batch: Batch, delivery: Delivery, execution: Execution, now: float) -> None:
+        """Take something from the inbox."""
+        kind = delivery.kind
+        if self.suspending is not None and kind not in _STIRRING:
+            return  # it stays in the inbox
+        entry: Entry | None = None
+        if kind == "suspend":
+            self.suspending = delivery.value or b'""'
+        elif kind == "terminate":
+            reason = from_json(delivery.value or b'""')
+            batch.outcome = Outcome("terminated", error=RuntimeError(reason))
+        else:
+            self.suspending = None
+            entry = _entry_of(delivery, execution, now)
+        batch.consumed.append((delivery.key, -1 if entry is None else self.seq + len(batch.entries)))
+        if entry is not None:
+            batch.entries.append(entry)
+            batch.add(execution.feed(entry), now)
+
     def commit(self, batch: Batch, now: float, *, unreported: bool, limit: int) -> Commit:
-        """What to write for a batch; a result of more than ``limit`` bytes is a failure that says so."""
+        """What to write for a batch; anything of more than ``limit`` bytes is a failure that says so."""
         execution = self.execution
-        outcome = _within(batch.outcome, limit)
-        ended = outcome is not None
+        outcome = _within(batch, limit)
         if execution is None:  # pragma: no cover - a batch comes from an execution
             raise AssertionError
+        if outcome is not None and outcome.status == "again":
+            return self._renewal(batch, now, execution, outcome)
+        ended = outcome is not None
         active = not ended and (bool(self.running) or any(c.kind == "step" for c in batch.opened.values()))
         status = outcome.status if outcome is not None else "running" if active else "waiting"
         value, error = _result(outcome)
         completed = status == "completed"
+        sent = [command.body for command in batch.opened.values() if command.kind == "send"]
         return Commit(
             run=self.run,
             epoch=self.epoch,
@@ -163,9 +217,16 @@ class Live:
             at=now,
             entries=tuple(batch.entries),
             consumed=tuple(batch.consumed),
-            starts=() if ended else tuple(command.body for command in batch.wants("call")),
-            deliveries=self._deliveries(batch, now, value, error),
-            asks=() if ended else tuple(command.body for command in batch.wants("answer")),
+            starts=tuple(
+                body
+                for body in (*sent, *(() if ended else (command.body for command in batch.wants("call"))))
+                if isinstance(body, Start)
+            ),
+            deliveries=(
+                *(body for body in sent if isinstance(body, Delivery)),
+                *self._deliveries(batch, now, value, error),
+            ),
+            asks=() if ended else tuple(command.body for command in batch.wants("answer", "ask")),
             closes=tuple(command.body.id for command in batch.closed if command.kind == "answer"),
             log=execution.log() if completed else (),
             state=execution.state() if completed else None,
@@ -175,23 +236,72 @@ class Live:
             value=value,
             error=error,
             unreported=unreported and ended,
+            progress=batch.progress,
+        )
+
+    def _renewal(self, batch: Batch, now: float, execution: Execution, outcome: Outcome) -> Commit:
+        """What to write for code that wants to begin anew: nothing of its journal, all that it has not looked at."""
+        waiting = [item for item in self._arrived if isinstance(item, Delivery) and item.kind == "event"]
+        untaken = [(entry.path, entry.name, entry.value) for entry in execution.untaken()]
+        untaken += [(f"event:{item.key}", item.name, item.value) for item in waiting]
+        again = self.start._replace(
+            input=outcome.value,
+            version=execution.newest_version,
+            generation=self.start.generation + 1,
+            at=now,
+            due=None,
+        )
+        kept = [
+            Delivery(self.run, "event", f"{again.generation}:{path}", now, value, name=name)
+            for path, name, value in untaken
+        ]
+        return Commit(
+            run=self.run,
+            epoch=self.epoch,
+            seq=self.seq,
+            at=now,
+            consumed=(*((key, -1) for key, _ in batch.consumed), *((item.key, -1) for item in waiting)),
+            starts=tuple(c.body for c in batch.wants("send") if isinstance(c.body, Start)),
+            deliveries=(
+                *(c.body for c in batch.wants("send") if isinstance(c.body, Delivery)),
+                *self._withdrawals(batch, now),
+                *kept,
+            ),
+            closes=tuple(command.body.id for command in batch.closed if command.kind == "answer"),
+            status="pending",
+            active=False,
+            progress=batch.progress,
+            again=again,
         )
 
     def parking(self, error: ErrorInfo, now: float, *, unreported: bool) -> Commit:
-        """What to write when its code cannot be run."""
-        cancelled = any(delivery.kind == "cancel" for delivery in self._inbox.values())
+        """What to write when its code cannot be run; if it is to end, that needs none."""
+        kinds = {delivery.kind for delivery in self._inbox.values()}
+        ends = "terminated" if "terminate" in kinds else "cancelled" if "cancel" in kinds else None
         info = error.model_dump_json().encode()
+        return self._halt(ends or "parked", info, now, unreported=unreported and ends is not None)
+
+    def suspension(self, now: float) -> Commit:
+        """What to write when nothing of it runs any more, as was asked."""
+        reason = from_json(self.suspending or b'""')
+        info = ErrorInfo(type="perdure.Suspended", message=reason or "somebody asked for it")
+        return self._halt("suspended", info.model_dump_json().encode(), now, unreported=False)
+
+    def _halt(
+        self, status: Literal["parked", "suspended", "cancelled", "terminated"], info: bytes, now: float, *, unreported: bool
+    ) -> Commit:
+        ended = status in TERMINAL
         return Commit(
             self.run,
             self.epoch,
             self.seq,
             now,
-            consumed=tuple((key, -1) for key, delivery in self._inbox.items() if delivery.kind in {"resume", "cancel"}),
-            deliveries=self._reply(now, None, info) if cancelled else (),
-            status="cancelled" if cancelled else "parked",
+            consumed=tuple((key, -1) for key, delivery in self._inbox.items() if delivery.kind in _STIRRING),
+            deliveries=self._reply(now, None, info) if ended else (),
+            status=status,
             active=False,
             error=info,
-            unreported=unreported and cancelled,
+            unreported=unreported,
         )
 
     def committed(self, batch: Batch) -> None:
@@ -211,9 +321,15 @@ class Live:
             self.execution.close()
 
     def _deliveries(self, batch: Batch, now: float, value: bytes | None, error: bytes | None) -> tuple[Delivery, ...]:
-        withdrawn = [command.body.run for command in batch.closed if command.kind == "call"]
-        deliveries = [Delivery(child, "cancel", "cancel", now, b'"its caller gave it up"') for child in withdrawn]
-        return (*deliveries, *(self._reply(now, value, error) if batch.outcome is not None else ()))
+        reply = self._reply(now, value, error) if batch.outcome is not None else ()
+        return (*self._withdrawals(batch, now), *reply)
+
+    @staticmethod
+    def _withdrawals(batch: Batch, now: float) -> Iterator[Delivery]:
+        """For the called runs that the code gave up."""
+        for command in batch.closed:
+            if command.kind == "call":
+                yield Delivery(command.body.run, "cancel", "cancel", now, b'"its caller gave it up"')
 
     def _reply(self, now: float, value: bytes | None, error: bytes | None) -> tuple[Delivery, ...]:
         """What the caller is told of the end, if there is a caller."""
@@ -222,21 +338,32 @@ class Live:
         return (Delivery(self.start.parent, "reply", self.start.path, now, value, error),)
 
 
+def _record(command: Command, now: float) -> Entry:
+    """The journal's line of something that code did without waiting."""
+    value, error = command.body if command.kind == "updated" else (None, None)
+    kind = cast("EntryKind", command.kind)
+    return Entry(kind, command.path, now, command.name, command.fingerprint, value, error, source=command.source)
+
+
 def _entry_of(delivery: Delivery, execution: Execution, now: float) -> Entry | None:
     """The journal's entry for a delivery, or ``None`` if the code no longer waits for it."""
-    if delivery.kind == "cancel":
+    kind = delivery.kind
+    if kind == "cancel":
         return Entry("cancel", "cancel", now, from_json(delivery.value or b'""'), started=delivery.at)
-    if delivery.kind == "resume":
-        return None
-    if delivery.kind == "reply":
+    if kind == "event":
+        return Entry(
+            "event", f"event:{delivery.key}", now, delivery.name, value=delivery.value, started=delivery.at
+        )
+    if kind == "update":
+        return _update(delivery, execution, now)
+    if kind == "reply":
         command = execution.pending.get(delivery.key)
     else:
-        asked = (command for command in execution.pending.values() if command.kind == "answer")
-        command = next((command for command in asked if command.body.id == delivery.key), None)
+        command = execution.asked(delivery.key) if kind == "answer" else None
     if command is None:
         return None
     return Entry(
-        command.kind,
+        cast("EntryKind", command.kind),
         command.path,
         now,
         command.name,
@@ -244,7 +371,16 @@ def _entry_of(delivery: Delivery, execution: Execution, now: float) -> Entry | N
         delivery.value,
         delivery.error,
         started=command.body.at,
+        source=command.source,
     )
+
+
+def _update(delivery: Delivery, execution: Execution, now: float) -> Entry:
+    refusal, path = execution.refusal(delivery), f"update:{delivery.key}"
+    if refusal is None:
+        return Entry("update", path, now, delivery.name, value=delivery.value, started=delivery.at)
+    error = refusal.model_dump_json().encode()
+    return Entry("rejected", path, now, delivery.name, error=error, started=delivery.at)
 
 
 def _result(outcome: Outcome | None) -> tuple[bytes | None, bytes | None]:
@@ -255,17 +391,31 @@ def _result(outcome: Outcome | None) -> tuple[bytes | None, bytes | None]:
         return outcome.value, None
     if outcome.status == "cancelled":
         info = ErrorInfo(type="perdure.errors.RunCancelled", message=cancelled_reason(outcome))
+    elif outcome.status == "terminated":
+        info = ErrorInfo(type="perdure.errors.RunCancelled", message=str(outcome.error) or "it was terminated")
     else:
         info = ErrorInfo.of(outcome.error or NonDeterminism("no error"))
     return None, info.model_dump_json().encode()
 
 
-def _within(outcome: Outcome | None, limit: int) -> Outcome | None:
-    """The outcome, or that its result is too large."""
-    if outcome is None or outcome.status != "completed" or len(outcome.value) <= limit:
-        return outcome
+def _within(batch: Batch, limit: int) -> Outcome | None:
+    """The outcome, or that something is too large to be written."""
+    outcome = batch.outcome
+    if outcome is not None and outcome.status in {"completed", "again"} and len(outcome.value) > limit:
+        what = "the result" if outcome.status == "completed" else "the new input"
+        return _too_large(what, len(outcome.value), limit)
+    for command in batch.opened.values():
+        if command.kind in {"call", "send"}:
+            body = command.body
+            size = len(body.input if isinstance(body, Start) else body.value or b"")
+            if size > limit:
+                return _too_large(f"what {command.name!r} is sent ({command.source or command.path})", size, limit)
+    return outcome
+
+
+def _too_large(what: str, size: int, limit: int) -> Outcome:
     msg = (
-        f"the result has {len(outcome.value):,} bytes, the limit is {limit:,} (setting max_payload): write it somewhere"
-        " and return where it lies"
+        f"{what} has {size:,} bytes, the limit is {limit:,} (setting max_payload): write it somewhere and pass or return"
+        " where it lies"
     )
     return Outcome("failed", error=PayloadTooLarge(msg))
