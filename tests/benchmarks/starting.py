@@ -13,7 +13,8 @@ from tests.benchmarks.figures import Figure
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_ROUNDS: Final = 15
+    from tests.benchmarks.figures import Scale
+
 _PYTHON: Final = (sys.executable, "-c")
 _PYDANTIC: Final = (*_PYTHON, "import pydantic\nclass Model(pydantic.BaseModel):\n    x: int")
 _PERDURE: Final = (*_PYTHON, "import perdure")
@@ -32,9 +33,9 @@ def _seconds(command: tuple[str, ...]) -> float:
     return time.perf_counter() - began
 
 
-def figures() -> Iterator[Figure]:
+def figures(scale: Scale) -> Iterator[Figure]:
     """Medians of processes run in turn, and ratios of pairs that ran next to each other."""
-    rounds = [[_seconds(command) for command in (_PYDANTIC, _PERDURE, _HELP)] for _ in range(_ROUNDS)]
+    rounds = [[_seconds(command) for command in (_PYDANTIC, _PERDURE, _HELP)] for _ in range(scale.processes)]
     pydantic, perdure, _ = (statistics.median(column) * 1000 for column in zip(*rounds, strict=True))
     more = statistics.median(own - base for base, own, _ in rounds) * 1000
     ratio = statistics.median(shown / own for _, own, shown in rounds)
