@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Effect = Literal["accept", "claim", "commit"]
+Effect = Literal["accept", "claim", "commit", "rewind", "fork", "purge"]
 
 
 class Crash(BaseException):
@@ -64,6 +64,18 @@ class _Passage:
     async def commit(self, commit: Commit, *, worker: str) -> Sequence[Claim]:
         """An effect."""
         return await self._effect("commit", lambda: self.inner.commit(commit, worker=worker))
+
+    async def rewind(self, run: str, seq: int, *, at: float) -> None:
+        """An effect."""
+        await self._effect("rewind", lambda: self.inner.rewind(run, seq, at=at))
+
+    async def fork(self, run: str, seq: int, start: Start) -> Accepted:
+        """An effect."""
+        return await self._effect("fork", lambda: self.inner.fork(run, seq, start))
+
+    async def purge(self, which: RunFilter, *, limit: int = 1000) -> int:
+        """An effect."""
+        return await self._effect("purge", lambda: self.inner.purge(which, limit=limit))
 
     async def load(self, run: str) -> Loaded:
         """Passed on."""
@@ -129,7 +141,7 @@ class _Passage:
 
 
 class CrashingStore(_Passage):
-    """A store whose process dies at its n-th effect: ``accept``, ``claim`` or ``commit``.
+    """A store whose process dies at its n-th effect: ``accept``, ``claim``, ``commit`` or one of upkeep.
 
     Args:
         inner: The store that outlives the process.

@@ -1,33 +1,57 @@
-"""What the memory store keeps of runs, sessions and requests."""
+"""What the memory store keeps of runs, sessions and requests, and how it shows them."""
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import insort
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 from pydantic_core import from_json
 
 from perdure.messages import (
+    HALTED,
     TERMINAL,
     AgentId,
     Delivery,
     Entry,
     ErrorInfo,
+    Progress,
     Request,
     RequestView,
     RunFilter,
+    RunView,
     Start,
     Status,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 @dataclass(eq=False)
 class Run:
-    """A run or turn. ``told`` counts the deliveries that its holder knows of; ``told_due`` is the timer it knows of."""
+    """A run or turn.
+
+    Attributes:
+        order: Its place in the order of acceptance.
+        life: Under what number it speaks in its session: another one each time it begins with an empty journal.
+        begun: Whether it was ever claimed.
+        fresh: Whether there is something in its inbox that its holder does not know of.
+        told_due: The timer that its holder knows to be due.
+        delivered: All that it was ever sent, by key, oldest first.
+        inbox: What of that is unconsumed.
+        places: Which entry each consumed delivery is recorded by, where one is.
+        questions: What it asked.
+        asking: What of that is open, and what is open of those that it called.
+        children: Those that it started and that have not finished.
+        alarm: The agenda's.
+        damaged: Whether what is kept of it does not match its checksum.
+    """
 
     start: Start
+    order: int
+    life: int
     created: float
     updated: float
     status: Status = "pending"
@@ -35,20 +59,38 @@ class Run:
     wake_at: float | None = None
     epoch: int = 0
     holder: str | None = None
+    begun: bool = False
     takeovers: int = 0
+    fresh: bool = False
+    told_due: float | None = None
     entries: list[Entry] = field(default_factory=list[Entry])
     delivered: dict[str, Delivery] = field(default_factory=dict[str, Delivery])
-    consumed: set[str] = field(default_factory=set[str])
-    told: int = 0
-    told_due: float | None = None
+    inbox: dict[str, Delivery] = field(default_factory=dict[str, Delivery])
+    places: dict[str, int] = field(default_factory=dict[str, int])
+    questions: dict[str, Question] = field(default_factory=dict[str, "Question"])
+    asking: dict[str, Question] = field(default_factory=dict[str, "Question"])
+    children: dict[str, Run] = field(default_factory=dict[str, "Run"])
     value: bytes | None = None
     error: bytes | None = None
+    progress: bytes | None = None
     unreported: bool = False
+    alarm: Any = None
+    damaged: bool = False
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return self.start.run
 
     @property
     def finished(self) -> bool:
         """Whether nothing more will happen to it."""
         return self.status in TERMINAL
+
+    @property
+    def halted(self) -> bool:
+        """Whether it was set aside."""
+        return self.status in HALTED
 
     @property
     def session(self) -> AgentId | None:
@@ -63,14 +105,10 @@ class Run:
             and (not which.status or self.status in which.status)
             and which.parent in {None, self.start.parent}
             and all(self.start.tags.get(tag) == value for tag, value in which.tags.items())
-            and (which.since is None or self.start.at >= which.since)
-            and (which.until is None or self.start.at < which.until)
+            and (which.since is None or self.created >= which.since)
+            and (which.until is None or self.created < which.until)
             and (which.idle_since is None or self.updated < which.idle_since)
         )
-
-    def inbox(self) -> tuple[Delivery, ...]:
-        """What was delivered and not consumed, oldest first."""
-        return tuple(item for key, item in self.delivered.items() if key not in self.consumed)
 
     def due(self, now: float) -> bool:
         """Whether its timer is."""
@@ -78,41 +116,140 @@ class Run:
 
     def has_work(self, now: float) -> bool:
         """Whether it should be claimed, if nobody holds it and its turn has come."""
-        if self.status == "parked":
+        if self.finished or self.halted:
             return False
-        return self.status == "pending" or self.active or self.due(now) or bool(self.inbox())
+        new = self.status == "pending" and self.wake_at is None
+        return new or self.active or self.due(now) or bool(self.inbox)
+
+    def untold(self, now: float) -> bool:
+        """Whether there is something that its holder does not know."""
+        return self.fresh or (self.due(now) and self.told_due != self.wake_at)
+
+    def consume(self, consumed: Iterable[tuple[str, int]]) -> None:
+        """Take deliveries from the inbox."""
+        for key, place in consumed:
+            if self.inbox.pop(key, None) is not None and place >= 0:
+                self.places[key] = place
+
+    def give_back(self, seq: int) -> None:
+        """Put into the inbox again what entries from ``seq`` on had taken; a reply with an error is forgotten."""
+        back = {key for key, place in self.places.items() if place >= seq}
+        for key in back:
+            del self.places[key]
+            if self.delivered[key].kind == "reply" and self.delivered[key].error is not None:
+                del self.delivered[key]
+        self.inbox = {key: item for key, item in self.delivered.items() if key in self.inbox or key in back}
+
+    def begin_anew(self, start: Start, life: int) -> None:
+        """Go on as the next generation: an empty journal, the unconsumed rest of the inbox, keys still known.
+
+        What answered calls and requests of the last generation is known no more: their places in the code come again.
+        """
+        self.start = self.start._replace(input=start.input, version=start.version, generation=start.generation)
+        self.life = life
+        self.entries = []
+        self.places = {}
+        self.delivered = {
+            key: item
+            for key, item in self.delivered.items()
+            if key in self.inbox or item.kind not in {"reply", "answer"}
+        }
+
+    def view(self, *, whole: bool = True) -> RunView:
+        """The run as people are shown it; without input, result and requests unless ``whole``."""
+        start = self.start
+        return RunView(
+            id=start.run,
+            kind=start.kind,
+            target=start.target,
+            status=self.status,
+            created=self.created,
+            updated=self.updated,
+            input=decoded(start.input) if whole else None,
+            session=start.session,
+            key=start.key,
+            parent=start.parent,
+            path=start.path,
+            seq=len(self.entries),
+            result=decoded(self.value) if whole else None,
+            error=error_of(self.error),
+            wake_at=self.wake_at,
+            headers=dict(start.headers),
+            tags=dict(start.tags),
+            version=start.version,
+            generation=start.generation,
+            due=start.due,
+            progress=progress_of(self.progress),
+            requests=tuple(shown(self.asking.values())) if whole else (),
+        )
 
 
 @dataclass(eq=False)
 class Session:
-    """A session: its turns that are not terminal, first come first; what each turn said; its state."""
+    """A session: its turns that are not terminal, first come first; what was said, and in which life; its state.
 
-    queue: deque[str] = field(default_factory=deque[str])
-    log: list[tuple[str, bytes]] = field(default_factory=list[tuple[str, bytes]])
+    ``current`` is the turn that has begun and is not terminal; ``last`` the place of the last one that ever began.
+    """
+
+    queue: list[tuple[int, Run]] = field(default_factory=list[tuple[int, Run]])
+    log: list[tuple[int, bytes]] = field(default_factory=list[tuple[int, bytes]])
     state: bytes | None = None
+    current: Run | None = None
+    last: int = -1
+
+    def join(self, turn: Run) -> None:
+        """Stand in the queue, in the order of acceptance."""
+        insort(self.queue, (turn.order, turn), key=lambda item: item[0])
+
+    def begin(self, turn: Run) -> None:
+        """The turn is claimed."""
+        self.current = turn
+        self.last = max(self.last, turn.order)
+
+    def end(self, turn: Run) -> None:
+        """The turn is terminal."""
+        self.queue.remove((turn.order, turn))
+        self.current = None
+
+    def front(self, now: float) -> list[Run]:
+        """The turns that no earlier one holds up: the one that has begun; else all up to the first that is due."""
+        if self.current is not None:
+            return [self.current]
+        turns: list[Run] = []
+        for _, turn in self.queue:
+            turns.append(turn)
+            if turn.wake_at is None or turn.due(now):
+                break
+        return turns
 
 
 @dataclass(eq=False)
 class Question:
-    """A request and what became of it."""
+    """A request and what became of it; ``order`` is its place among all that were ever asked."""
 
     request: Request
+    order: int
     status: Literal["open", "answered", "closed"] = "open"
 
+    def view(self) -> RequestView:
+        """The request as its answerer sees it."""
+        request = self.request
+        return RequestView(
+            id=request.id,
+            run=request.run,
+            path=request.path,
+            prompt=request.prompt,
+            answer_schema=request.schema,
+            at=request.at,
+            deadline=request.deadline,
+            status=self.status,
+            to=request.to,
+        )
 
-def request_view(question: Question) -> RequestView:
-    """The request as its answerer sees it."""
-    request = question.request
-    return RequestView(
-        id=request.id,
-        run=request.run,
-        path=request.path,
-        prompt=request.prompt,
-        answer_schema=request.schema,
-        at=request.at,
-        deadline=request.deadline,
-        status=question.status,
-    )
+
+def shown(questions: Iterable[Question]) -> list[RequestView]:
+    """The requests, oldest first."""
+    return [question.view() for question in sorted(questions, key=lambda question: question.order)]
 
 
 def decoded(payload: bytes | None) -> Any:
@@ -133,3 +270,11 @@ def error_of(payload: bytes | None) -> ErrorInfo | None:
         return ErrorInfo.model_validate_json(payload)
     except ValidationError:
         return ErrorInfo(type="unreadable", message="the error is stored in a form that only the engine's codecs read")
+
+
+def progress_of(payload: bytes | None) -> Progress | None:
+    """The progress as data; nothing, where a codec made it unreadable."""
+    try:
+        return None if payload is None else Progress.model_validate_json(payload)
+    except ValidationError:
+        return None
