@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 
 from perdure.messages import Claim, Commit, Entry, Start
 from perdure_store_sqlite import SqliteStore
-from perdure_store_sqlite.ledger import APPEND
 from perdure_store_sqlite.schema import open_writer
+from perdure_store_sqlite.statements import APPEND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ def raw_sequential(connection: sqlite3.Connection, run: int) -> None:
     """One row per transaction."""
     for n in range(SEQUENTIAL):
         connection.execute("BEGIN IMMEDIATE")
-        connection.execute(APPEND, (run, n, *STEP))
+        connection.execute(APPEND, (run, n, *STEP, 0))
         connection.execute("COMMIT")
 
 
@@ -53,7 +53,7 @@ def raw_batches(connection: sqlite3.Connection, run: int) -> None:
     """A row for each of a thousand runs per transaction."""
     for n in range(EACH):
         connection.execute("BEGIN IMMEDIATE")
-        connection.executemany(APPEND, [(run + r, n, *STEP) for r in range(RUNS)])
+        connection.executemany(APPEND, [(run + r, n, *STEP, 0) for r in range(RUNS)])
         connection.execute("COMMIT")
 
 
@@ -70,7 +70,7 @@ class RawThread:
     def _write(self) -> None:
         while (job := self._jobs.get()) is not None:
             self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.execute(APPEND, (self._run, job[0], *STEP))
+            self._connection.execute(APPEND, (self._run, job[0], *STEP, 0))
             self._connection.execute("COMMIT")
             self._loop.call_soon_threadsafe(job[1].set_result, None)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from perdure.errors import InvalidSetting, NotEncodable, StoreUnavailable, StoreUnusable
+from perdure.errors import DataCorrupted, InvalidSetting, NotEncodable, StoreUnavailable, StoreUnusable
 from perdure.messages import Commit, Entry, Start
 from perdure_store_sqlite import SqliteStore, perdure_store
 from perdure_store_sqlite.schema import MIGRATIONS, migrate, open_writer
@@ -165,7 +165,7 @@ async def test_an_entry_missing_from_a_journal_is_reported(open_store, path):
     await filled(open_store())
     change(path, "DELETE FROM journal WHERE seq = 1")
     store = open_store()
-    with pytest.raises(StoreUnusable, match=r"'r'.*entry 1 is missing"):
+    with pytest.raises(DataCorrupted, match=r"run 'r'.*entry 1 of its journal is missing.*backup"):
         await store.load("r")
     accepted, _ = await store.accept([START._replace(run="s")])
     assert accepted[0].new
@@ -174,15 +174,18 @@ async def test_an_entry_missing_from_a_journal_is_reported(open_store, path):
 async def test_a_large_value_missing_is_reported(open_store, path):
     await filled(open_store())
     change(path, "DELETE FROM blobs")
-    with pytest.raises(StoreUnusable, match="large value"):
-        await open_store().load("r")
+    store = open_store()
+    with pytest.raises(DataCorrupted, match="large value"):
+        await store.load("r")
+    assert [entry.value for entry in await store.journal("r")] == [b"1", None, b"3"]
 
 
-async def test_a_column_that_is_no_json_is_reported(open_store, path):
+async def test_of_a_run_that_is_damaged_is_shown_what_can_be_shown(open_store, path):
     await filled(open_store())
-    change(path, "UPDATE runs SET headers = 'no json'")
-    with pytest.raises(StoreUnusable, match="damaged"):
-        await open_store().run("r")
+    change(path, "UPDATE runs SET headers = 'no json', progress = 'none', error = x'00'")
+    view = await open_store().run("r")
+    assert (view.id, view.headers, view.progress, view.seq) == ("r", {}, None, 3)
+    assert "damaged" in str(view.error)
 
 
 async def test_damaged_pages_are_reported(open_store, path):
@@ -191,7 +194,7 @@ async def test_damaged_pages_are_reported(open_store, path):
     data[8192:-4096] = b"\xa5" * (len(data) - 8192 - 4096)
     path.write_bytes(data)
     store = open_store()
-    with pytest.raises(StoreUnusable, match="malformed"):
+    with pytest.raises((StoreUnusable, DataCorrupted), match="malformed"):
         await store.load("r")
 
 

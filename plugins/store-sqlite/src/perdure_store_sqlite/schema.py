@@ -12,6 +12,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from perdure.errors import NotEncodable, PerdureError, StoreUnavailable, StoreUnusable
+from perdure_store_sqlite.sums import Damage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,7 +25,10 @@ APPLICATION_ID: Final = 0x50455244
 
 # The journal is an append-only rowid log with a unique index, on integer run ids: measured five times faster
 # than a table clustered by (run, seq). `ready` marks what a claim must look at: something to do, and nobody told.
-# `held` is the driver's epoch under which a run was claimed; `live` is 0 once the status is terminal.
+# `held` is the driver's epoch under which a run was claimed; `live` is 0 once the status is terminal; `delayed` is 1
+# until a start is due (at `wake_at`); `begun` is 1 once it was claimed. Ids of runs are never given twice, because the
+# log keeps them beyond their runs. Lists go by (status, at), whatever is asked for: a list of all statuses is merged.
+# The indexes on `typeof` find who else refers to a large value. `sum` is the CRC-32 of a row's content: see `sums`.
 MIGRATIONS: Final[Sequence[str]] = (
     """
     CREATE TABLE driver (
@@ -33,53 +37,81 @@ MIGRATIONS: Final[Sequence[str]] = (
     );
     INSERT INTO driver VALUES (1, 0, '', 0, 0);
     CREATE TABLE runs (
-        id INTEGER PRIMARY KEY, run TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, target TEXT NOT NULL,
+        id INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, target TEXT NOT NULL,
         input BLOB NOT NULL, at REAL NOT NULL, session TEXT, key TEXT, parent TEXT, path TEXT,
-        ancestry TEXT NOT NULL, headers TEXT NOT NULL,
+        ancestry TEXT NOT NULL, headers TEXT NOT NULL, tags TEXT NOT NULL, version INTEGER NOT NULL, due REAL,
+        generation INTEGER NOT NULL, on_close TEXT NOT NULL, sum INTEGER NOT NULL,
         status TEXT NOT NULL DEFAULT 'pending', active INTEGER NOT NULL DEFAULT 0, wake_at REAL,
-        updated REAL NOT NULL, value BLOB, error BLOB, unreported INTEGER NOT NULL DEFAULT 0,
-        live INTEGER NOT NULL DEFAULT 1, ready INTEGER NOT NULL DEFAULT 0,
-        held INTEGER, epoch INTEGER NOT NULL DEFAULT 0, takeovers INTEGER NOT NULL DEFAULT 0
+        updated REAL NOT NULL, value BLOB, error BLOB, progress BLOB, unreported INTEGER NOT NULL DEFAULT 0,
+        live INTEGER NOT NULL DEFAULT 1, ready INTEGER NOT NULL DEFAULT 0, delayed INTEGER NOT NULL DEFAULT 0,
+        begun INTEGER NOT NULL DEFAULT 0, held INTEGER, epoch INTEGER NOT NULL DEFAULT 0,
+        takeovers INTEGER NOT NULL DEFAULT 0
     );
     CREATE UNIQUE INDEX runs_key ON runs (target, key) WHERE key IS NOT NULL;
-    CREATE INDEX runs_queue ON runs (target, session, id) WHERE session IS NOT NULL AND live = 1;
+    CREATE INDEX runs_queue ON runs (target, session, id) WHERE session IS NOT NULL AND live = 1 AND delayed = 0;
+    CREATE INDEX runs_begun ON runs (target, session, id) WHERE session IS NOT NULL AND live = 1 AND begun = 1;
+    CREATE INDEX runs_session ON runs (target, session, id) WHERE session IS NOT NULL AND live = 0;
+    CREATE INDEX runs_delayed ON runs (wake_at) WHERE delayed = 1;
     CREATE INDEX runs_ready ON runs (id) WHERE ready = 1;
     CREATE INDEX runs_timer ON runs (wake_at) WHERE wake_at IS NOT NULL;
     CREATE INDEX runs_held ON runs (held) WHERE held IS NOT NULL;
-    CREATE INDEX runs_called ON runs (parent, id) WHERE parent NOT NULL;
+    CREATE INDEX runs_called ON runs (parent, at) WHERE parent NOT NULL;
+    CREATE INDEX runs_children ON runs (parent) WHERE parent NOT NULL AND live = 1;
     CREATE INDEX runs_unreported ON runs (id) WHERE unreported = 1;
-    CREATE INDEX runs_target ON runs (target, id);
-    CREATE INDEX runs_status ON runs (status, id);
+    CREATE INDEX runs_target ON runs (target, status, at);
+    CREATE INDEX runs_status ON runs (status, at);
+    CREATE INDEX runs_ended ON runs (status, updated) WHERE live = 0;
+    CREATE INDEX runs_input ON runs (input) WHERE typeof(input) = 'text';
+    CREATE INDEX runs_value ON runs (value) WHERE typeof(value) = 'text';
+    CREATE INDEX runs_error ON runs (error) WHERE typeof(error) = 'text';
+    CREATE TABLE run_tags (
+        tag TEXT NOT NULL, value TEXT NOT NULL, at REAL NOT NULL, run INTEGER NOT NULL,
+        PRIMARY KEY (tag, value, at, run)
+    ) WITHOUT ROWID;
     CREATE TABLE journal (
         id INTEGER PRIMARY KEY, run INTEGER NOT NULL, seq INTEGER NOT NULL, kind TEXT NOT NULL, path TEXT NOT NULL,
         at REAL NOT NULL, name TEXT NOT NULL, fingerprint TEXT NOT NULL, value BLOB, error BLOB,
-        attempt INTEGER NOT NULL, started REAL NOT NULL, role TEXT NOT NULL,
-        source TEXT NOT NULL
+        attempt INTEGER NOT NULL, started REAL NOT NULL, role TEXT NOT NULL, source TEXT NOT NULL,
+        sum INTEGER NOT NULL
     );
     CREATE UNIQUE INDEX journal_run ON journal (run, seq);
+    CREATE INDEX journal_value ON journal (value) WHERE typeof(value) = 'text';
+    CREATE INDEX journal_error ON journal (error) WHERE typeof(error) = 'text';
     CREATE TABLE inbox (
-        id INTEGER PRIMARY KEY, run INTEGER NOT NULL, key TEXT NOT NULL, kind TEXT NOT NULL, at REAL NOT NULL,
-        value BLOB, error BLOB, consumed INTEGER NOT NULL DEFAULT 0
+        id INTEGER PRIMARY KEY, run INTEGER NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL, at REAL NOT NULL,
+        value BLOB, error BLOB, name TEXT NOT NULL, sum INTEGER NOT NULL, consumed INTEGER NOT NULL DEFAULT 0,
+        place INTEGER
     );
     CREATE UNIQUE INDEX inbox_key ON inbox (run, key);
     CREATE INDEX inbox_new ON inbox (run, id) WHERE consumed = 0;
+    CREATE INDEX inbox_value ON inbox (value) WHERE typeof(value) = 'text';
+    CREATE INDEX inbox_error ON inbox (error) WHERE typeof(error) = 'text';
     CREATE TABLE requests (
         id INTEGER PRIMARY KEY, request TEXT NOT NULL UNIQUE, run INTEGER NOT NULL, path TEXT NOT NULL,
-        prompt TEXT NOT NULL, schema TEXT NOT NULL, at REAL NOT NULL, deadline REAL,
+        prompt TEXT NOT NULL, schema TEXT NOT NULL, at REAL NOT NULL, deadline REAL, asked TEXT NOT NULL,
         status TEXT NOT NULL DEFAULT 'open'
     );
+    CREATE INDEX requests_run ON requests (run);
     CREATE INDEX requests_open ON requests (run) WHERE status = 'open';
+    CREATE INDEX requests_oldest ON requests (id) WHERE status = 'open';
     CREATE TABLE sessions (
-        id INTEGER PRIMARY KEY, target TEXT NOT NULL, session TEXT NOT NULL, state BLOB, UNIQUE (target, session)
+        id INTEGER PRIMARY KEY, target TEXT NOT NULL, session TEXT NOT NULL, state BLOB, sum INTEGER,
+        turn INTEGER, earlier BLOB, earlier_sum INTEGER, UNIQUE (target, session)
     );
-    CREATE TABLE log (id INTEGER PRIMARY KEY, session INTEGER NOT NULL, run INTEGER NOT NULL, entry BLOB NOT NULL);
+    CREATE INDEX sessions_state ON sessions (state) WHERE typeof(state) = 'text';
+    CREATE INDEX sessions_earlier ON sessions (earlier) WHERE typeof(earlier) = 'text';
+    CREATE TABLE log (
+        id INTEGER PRIMARY KEY, session INTEGER NOT NULL, run INTEGER NOT NULL, entry BLOB NOT NULL,
+        sum INTEGER NOT NULL
+    );
     CREATE INDEX log_session ON log (session);
+    CREATE INDEX log_entry ON log (entry) WHERE typeof(entry) = 'text';
     CREATE TABLE blobs (digest TEXT PRIMARY KEY, data BLOB NOT NULL);
     """,
 )
 """What leads from each version (``user_version``) of the schema to the next. Only ever appended to."""
 
-_BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 _NO_STORE: Final = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_READONLY})
 _PAUSE: Final = 0.001
 
@@ -87,6 +119,11 @@ _PAUSE: Final = 0.001
 def is_busy(error: Exception) -> bool:
     """Whether SQLite says that another connection is in the way."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether it says that something in the file is not as it was written."""
+    return isinstance(error, Damage) or getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT
 
 
 def patiently(act: Callable[[], T], seconds: float) -> T:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
 
-from perdure.errors import StoreUnusable, UnknownName
-from perdure.messages import Loaded
-from perdure_store_sqlite import rows
-from perdure_store_sqlite.schema import meaning, open_reader
+from perdure.errors import DataCorrupted, NewerJournal, PerdureError, StoreUnusable, UnknownName
+from perdure.messages import EntryKind, Loaded
+from perdure_store_sqlite import listing, rows
+from perdure_store_sqlite.schema import is_damage, meaning, open_reader
+from perdure_store_sqlite.sums import Damage, check, said_sum, start_sum
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
@@ -19,14 +20,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_ENTRIES: Final = f"SELECT seq, {rows.ENTRY_COLUMNS} FROM journal WHERE run = ? AND seq >= ? ORDER BY seq LIMIT ?"  # noqa: S608 - our own constants
+_KINDS: Final = frozenset(get_args(EntryKind))
+_ENTRIES: Final = f"SELECT seq, {rows.ENTRY_COLUMNS}, sum FROM journal WHERE run = ? AND seq >= ? ORDER BY seq LIMIT ?"  # noqa: S608 - our own constants
 _REQUESTS: Final = f"SELECT {rows.REQUEST_COLUMNS} FROM requests JOIN runs ON runs.id = requests.run"  # noqa: S608 - our own constants
 _CALLED: Final = (
     "WITH RECURSIVE called (run) AS (SELECT ? UNION"
-    " SELECT runs.run FROM runs JOIN called ON runs.parent = called.run WHERE runs.live = 1 AND runs.parent NOT NULL)"
+    " SELECT runs.run FROM called"
+    " CROSS JOIN runs INDEXED BY runs_children ON runs.parent = called.run WHERE runs.live = 1)"
     " SELECT run FROM called"
 )
-_VIEWS: Final = f"SELECT {rows.VIEW_COLUMNS} FROM runs"  # noqa: S608 - our own constants
+_VIEW: Final = rows.VIEW_COLUMNS
+_VIEWS: Final = f"SELECT {_VIEW} FROM runs"  # noqa: S608 - our own constants
 
 
 class Views:
@@ -57,9 +61,9 @@ class Views:
                     return look(self)
                 finally:
                     self._open.execute("ROLLBACK")
-            except UnknownName:
+            except PerdureError:
                 raise
-            except ValueError as error:  # a column that is no JSON, or does not fit its type
+            except (Damage, ValueError) as error:  # a column that is no JSON, or does not fit its type
                 msg = f"the store's file {str(self._path)!r} is damaged: {error}; restore it from a backup"
                 raise StoreUnusable(msg) from error
             except Exception as error:
@@ -76,15 +80,44 @@ class Views:
 
     def load(self, run: str) -> Loaded:
         """See ``ports.Store.load``."""
-        id, target, session = self._row("SELECT id, target, session FROM runs WHERE run = ?", run) or self._unknown(run)
-        entries = tuple(self._entries(run, id, 0, -1))
-        if session is None:
+        id = self._id(run)
+        try:
+            return self._load(id)
+        except (Damage, sqlite3.DatabaseError) as error:
+            if not is_damage(error):
+                raise
+            msg = (
+                f"run {run!r} in {str(self._path)!r} is damaged: {error}; others are unharmed: restore the file from a"
+                " backup, or start the run anew"
+            )
+            raise DataCorrupted(msg) from error
+
+    def _load(self, id: int) -> Loaded:
+        start = self._row(f"SELECT {rows.START_COLUMNS}, sum FROM runs WHERE id = ?", id)  # noqa: S608 - our own constants
+        assert start is not None  # noqa: S101 - it was just found
+        check("what it was started with", start[16], start_sum, start[:16])
+        entries = tuple(
+            rows.checked_entry(self._reader, id, seq, row) for seq, row in enumerate(self._all(_ENTRIES, id, 0, -1))
+        )
+        if not _KINDS.issuperset({entry.kind for entry in entries}):
+            unknown = next(entry for entry in entries if entry.kind not in _KINDS)
+            msg = (
+                f"the journal of run {start[0]!r} holds an entry of kind {unknown.kind!r} at {unknown.path!r}, which"
+                f" this release does not know (it knows {', '.join(sorted(_KINDS))}): upgrade perdure, and it goes on"
+            )
+            raise NewerJournal(msg)
+        if start[5] is None:
             return Loaded(entries)
-        row = self._row("SELECT id, state FROM sessions WHERE target = ? AND session = ?", target, session)
+        row = self._row("SELECT id, state, sum FROM sessions WHERE target = ? AND session = ?", start[2], start[5])
         if row is None:
             return Loaded(entries)
-        log = self._all("SELECT entry FROM log WHERE session = ? AND run <> ? ORDER BY id", row[0], id)
-        return Loaded(entries, tuple(self._payload(data) for (data,) in log), rows.kept(self._reader, row[1]))
+        session, state, sum_ = row
+        if sum_ is not None:
+            check("its session's state", sum_, said_sum, session, 0, state)
+        said = self._all("SELECT run, entry, sum FROM log WHERE session = ? AND run <> ? ORDER BY id", session, id)
+        for turn, data, sum_ in said:
+            check("its session's conversation", sum_, said_sum, session, turn, data)
+        return Loaded(entries, tuple(self._payload(data) for _, data, _ in said), rows.kept(self._reader, state))
 
     def run(self, run: str) -> RunView | None:
         """See ``ports.Query.run``."""
@@ -93,24 +126,21 @@ class Views:
 
     def runs(self, which: RunFilter, before: str | None, limit: int) -> Sequence[RunView]:
         """See ``ports.Query.runs``."""
-        wanted: dict[str, Any] = {}
-        target, status, parent = which.target, which.status[0] if which.status else None, which.parent
+        place = None
         if before is not None:
-            wanted["id < ?"] = (self._row("SELECT id FROM runs WHERE run = ?", before) or self._unknown(before))[0]
-        if target is not None:
-            wanted["target = ?"] = target
-        if status is not None:
-            wanted["status = ?"] = status
-        if parent is not None:
-            wanted["parent = ?"] = parent
-        where = f" WHERE {' AND '.join(wanted)}" if wanted else ""
-        found = self._all(f"{_VIEWS}{where} ORDER BY id DESC LIMIT ?", *wanted.values(), limit)
-        return [rows.to_view(self._reader, row, (), whole=False) for row in found]
+            place = self._row("SELECT at, id FROM runs WHERE run = ?", before) or self._unknown(before)
+        ids = listing.newest(self._reader, which, place, limit)
+        found = self._all(f"SELECT id, {_VIEW} FROM runs WHERE id IN ({', '.join('?' * len(ids))})", *ids)  # noqa: S608 - our own constants
+        views = {row[0]: rows.to_view(self._reader, row[1:], (), whole=False) for row in found}
+        return [views[id] for id in ids]
+
+    def ended(self, which: RunFilter, limit: int) -> list[int]:
+        """The numbers of finished runs that may be forgotten."""
+        return listing.ended(self._reader, which, limit)
 
     def journal(self, run: str, after: int, limit: int) -> Sequence[Entry]:
-        """See ``ports.Query.journal``."""
-        id = (self._row("SELECT id FROM runs WHERE run = ?", run) or self._unknown(run))[0]
-        return self._entries(run, id, after, limit)
+        """See ``ports.Query.journal``; of what is damaged, as much as can be shown."""
+        return [rows.shown_entry(self._reader, row[1:12]) for row in self._all(_ENTRIES, self._id(run), after, limit)]
 
     def requests(self, run: str | None, limit: int) -> Sequence[RequestView]:
         """See ``ports.Query.requests``."""
@@ -154,16 +184,8 @@ class Views:
     def _payload(self, column: bytes | str) -> bytes:
         return rows.kept(self._reader, column) or b""
 
-    def _entries(self, run: str, id: int, after: int, limit: int) -> list[Entry]:
-        found = self._all(_ENTRIES, id, after, limit)
-        for expected, row in enumerate(found, after):
-            if row[0] != expected:
-                msg = (
-                    f"the journal of run {run!r} in {str(self._path)!r} is damaged: entry {expected} is missing;"
-                    " restore the file from a backup"
-                )
-                raise StoreUnusable(msg)
-        return [rows.to_entry(self._reader, row[1:]) for row in found]
+    def _id(self, run: str) -> int:
+        return (self._row("SELECT id FROM runs WHERE run = ?", run) or self._unknown(run))[0]
 
     def _unknown(self, run: str) -> tuple[Any, ...]:
         raise UnknownName("run", run, hint="it was never accepted here")

@@ -262,7 +262,7 @@ class Writer:
             self._commit()
         except BaseException:
             self._roll_back()
-            ledger.restore()
+            ledger.restore(self._connection)
             raise
         ledger.done()
         return outcomes

@@ -1,0 +1,262 @@
+"""What this process holds, in the file and in memory: who may be given which run, and how its journal grows.
+
+This process alone drives what it holds, so the length of a journal, epoch and status are kept in memory. A commit
+that changes none of them is one row, inserted together with all others of the transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+from perdure.messages import Claim, ErrorInfo
+from perdure_store_sqlite import rows, statements as sql
+from perdure_store_sqlite.schema import is_damage
+from perdure_store_sqlite.sums import Damage, entry_sum
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from perdure.messages import Delivery, Entry, Start
+    from perdure_store_sqlite.driver import Driver
+
+_NOTHING: Final = ((), (), (), (), (), (), None)
+"""``consumed`` to ``state`` of a commit that only appends entries."""
+
+
+@dataclass(slots=True)
+class Held:
+    """A run that a worker of this process holds.
+
+    ``quiet`` is what a commit carries after its entries when nothing but the journal changes.
+    """
+
+    id: int
+    start: Start
+    worker: str
+    epoch: int
+    seq: int
+    takeovers: int
+    quiet: tuple[Any, ...]
+    wake_at: float | None
+    told_due: bool = False
+
+    def due(self, now: float) -> bool:
+        """Whether its timer is."""
+        return self.wake_at is not None and self.wake_at <= now
+
+
+def quiet(status: str, active: object, wake_at: float | None, takeovers: int) -> tuple[Any, ...]:
+    """See ``Held``; empty, so that no commit is quiet, while the row is not active or has takeovers to forget."""
+    return (*_NOTHING, status, True, wake_at, None, None, False, None, None) if active and not takeovers else ()
+
+
+class Holding:
+    """The runs that are held, and the entries that wait to be written together.
+
+    Args:
+        connection: The writer's, in a transaction whenever a method is called.
+        driver: Whether and under which epoch this process drives.
+        alive: Whether a worker of this process is.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, driver: Driver, alive: Callable[[str], bool]) -> None:
+        self._connection, self._driver, self._alive = connection, driver, alive
+        self._held: dict[str, Held] = {}
+        self._before: dict[str, Held | None] = {}
+        self._rows: list[tuple[Any, ...]] = []
+        self._strays: set[str] = set()
+        self.get = self._held.get
+        """A run that is held, by its id, or ``None``."""
+
+    @property
+    def epoch(self) -> int | None:
+        """Under which this process drives."""
+        return self._driver.epoch
+
+    # -- transactions -----------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """A transaction has begun: if another process took over, everything held is lost."""
+        if not self._driver.still():
+            self._held.clear()
+        self._connection.executemany(sql.LET_STRAY, [(run, self._driver.epoch) for run in self._strays])
+
+    def append(self, held: Held, entries: Iterable[Entry]) -> None:
+        """Put entries off, to be written together with all others of the transaction."""
+        id, seq = held.id, held.seq
+        for entry in entries:
+            row = rows.entry_row(self._connection, entry) if rows.large(entry) else entry
+            self._rows.append((id, seq, *row, entry_sum(id, seq, row)))
+            seq += 1
+        held.seq = seq
+
+    def flush(self) -> bool:
+        """Write what was put off; return whether anything was."""
+        if not self._rows:
+            return False
+        self._connection.executemany(sql.APPEND, self._rows)
+        self._rows.clear()
+        return True
+
+    def done(self) -> None:
+        """The transaction was committed."""
+        self._before.clear()
+        self._strays.clear()
+
+    def restore(self, connection: sqlite3.Connection) -> None:
+        """The transaction was rolled back, or nobody knows: know again what the file says, through this connection.
+
+        If it was written after all, what it claimed is held and nobody was told: the next one lets go of that.
+        """
+        self._connection = connection
+        self._strays.update(run for run, held in self._before.items() if held is None)
+        self._rows.clear()
+        known = self._before | {run: held for run, held in self._held.items() if run not in self._before}
+        self._before.clear()
+        self._held.clear()
+        for run, held in known.items():
+            row = held and connection.execute(sql.STANDS, (held.id, run, self._driver.epoch)).fetchone()
+            if held and row:
+                status, active, held.wake_at, held.epoch, held.takeovers, held.seq = row
+                held.quiet = quiet(status, active, held.wake_at, held.takeovers)
+                self._held[run] = held
+
+    def remember(self, run: str) -> None:
+        """Before what is known of a run is changed: what to know again if the transaction fails."""
+        if run not in self._before:
+            held = self._held.get(run)
+            self._before[run] = held and replace(held)
+
+    # -- claims -----------------------------------------------------------------------------------------------
+
+    def claim(self, worker: str, now: float, limit: int) -> tuple[Sequence[Claim], float | None]:
+        """See ``ports.Store.claim``; nothing for a process that does not drive."""
+        if self._driver.epoch is None:
+            return (), None
+        self._orphan(worker)
+        self._connection.execute(sql.BECOME_DUE, (now, limit))
+        untold = (row for row in self._connection.execute(sql.UNTOLD) if self._free_for(row[1], worker))
+        claims = self._hold_all(list(islice(untold, limit)), worker, now)
+        room = limit - len(claims)
+        due = (row for row in self._connection.execute(sql.DUE, (now,)) if self._waits(row[1], worker))
+        timers = list(islice(due, room + 1))
+        claims += self._hold_all(timers[:room], worker, now)
+        if len(timers) > room or self._connection.execute(sql.LATE, (now,)).fetchone():
+            return claims, now
+        return claims, self._connection.execute(sql.LATER, (now,)).fetchone()[0]
+
+    def woken(self, touched: dict[str, int], worker: str | None, now: float) -> Sequence[Claim]:
+        """Claims on those of these runs that have something to do and that the worker may have."""
+        return [claim for run, id in touched.items() if (claim := self._offer(run, id, worker, now)) is not None]
+
+    def release(self, run: str) -> None:
+        """The worker gave it up in a commit, which has written so."""
+        del self._held[run]
+
+    def leave(self, worker: str) -> None:
+        """Let go of all that a worker holds."""
+        for run in [run for run, held in self._held.items() if held.worker == worker]:
+            self._let_go(run, takeovers=0)
+
+    def resign(self) -> None:
+        """Drive no more."""
+        if self._driver.epoch is not None:
+            self._driver.resign()
+            self._held.clear()
+
+    def untell(self, runs: Iterable[str]) -> None:
+        """The one who was to be told of these claims has gone: a later ``claim`` tells them again."""
+        for held in [self._held[run] for run in runs if run in self._held]:
+            held.told_due = False
+            self._mark(held.id, "live = 1")
+
+    def _orphan(self, worker: str) -> None:
+        """Let go of what dead workers of this process hold; it counts as their runs' doing."""
+        held = {run: item for run, item in self._held.items() if item.worker != worker}
+        dead = {name for name in {item.worker for item in held.values()} if not self._alive(name)}
+        for run in [run for run, item in held.items() if item.worker in dead]:
+            self._let_go(run, takeovers=1)
+
+    def _let_go(self, run: str, *, takeovers: int) -> None:
+        held = self._held[run]
+        self.remember(run)
+        del self._held[run]
+        self._connection.execute(sql.LET_GO, (takeovers, held.id))
+
+    def _free_for(self, run: str, worker: str) -> bool:
+        held = self._held.get(run)
+        return held is None or held.worker == worker
+
+    def _waits(self, run: str, worker: str) -> bool:
+        """Whether this worker is to be told that the run's timer is due."""
+        held = self._held.get(run)
+        return held is None or (held.worker == worker and not held.told_due)
+
+    def _offer(self, run: str, id: int, worker: str | None, now: float) -> Claim | None:
+        """Claim the run for the worker if it has something to do and nobody else has it; else mark it for others."""
+        held = self._held.get(run)
+        if held is not None and held.worker != worker and not self._alive(held.worker):
+            self._let_go(run, takeovers=1)
+            held = None
+        if held is None and self._connection.execute(sql.CLAIMABLE, (id, now)).fetchone() is None:
+            self._mark(id, "held IS NOT NULL")
+            return None
+        if worker is None or self._driver.epoch is None or (held is not None and held.worker != worker):
+            self._mark(id, "live = 1")
+            return None
+        return self._hold(run, id, worker, now)
+
+    def _mark(self, id: int, where: str) -> None:
+        self._connection.execute(f"UPDATE runs SET ready = 1 WHERE id = ? AND ready = 0 AND {where}", (id,))  # noqa: S608 - our own constants
+
+    def _hold_all(self, found: list[tuple[int, str]], worker: str, now: float) -> list[Claim]:
+        claims = [self._hold(run, id, worker, now) for id, run in found]
+        return [claim for claim in claims if claim is not None]
+
+    def _hold(self, run: str, id: int, worker: str, now: float) -> Claim | None:
+        """Take the run, or hand out again what the worker holds already. What is damaged is set aside, for nobody."""
+        held = self._held.get(run)
+        self.remember(run)
+        try:
+            inbox = self._inbox(run, id)
+            if held is None:
+                held = self._take(run, id, worker)
+        except (Damage, sqlite3.DatabaseError) as error:
+            if not is_damage(error):
+                raise
+            self._set_aside(run, id, str(error))
+            return None
+        self._connection.execute("UPDATE runs SET ready = 0 WHERE id = ? AND ready = 1", (id,))
+        held.told_due = held.due(now)
+        return Claim(held.start, held.epoch, held.seq, inbox, held.takeovers)
+
+    def _take(self, run: str, id: int, worker: str) -> Held:
+        self.flush()  # its last entries may be among what was put off, and the length is read below
+        row = self._connection.execute(sql.HELD, (id,)).fetchone()
+        status, active, wake_at, epoch, takeovers, seq = row[17:]
+        start = rows.to_start(self._connection, row[:17])
+        self._connection.execute(sql.HOLD, (self._driver.epoch, id))
+        state = quiet(status, active, wake_at, takeovers)
+        held = self._held[run] = Held(id, start, worker, epoch + 1, seq, takeovers, state, wake_at)
+        return held
+
+    def _inbox(self, run: str, id: int) -> tuple[Delivery, ...]:
+        found = self._connection.execute(sql.INBOX, (id,)).fetchall()
+        return tuple(rows.to_delivery(self._connection, run, id, row) for row in found)
+
+    def _set_aside(self, run: str, id: int, damage: str) -> None:
+        """Nobody can go on with it; the others are unharmed. A resumption looks again, a cancellation ends it."""
+        error = ErrorInfo(
+            type="perdure.errors.DataCorrupted",
+            message=f"run {run!r} is damaged: {damage}; restore the store's file from a backup, or start it anew",
+        )
+        self._held.pop(run, None)
+        ended = False
+        with suppress(sqlite3.DatabaseError):  # the damage may be here
+            ended = self._connection.execute(sql.IS_ENDED, (id,)).fetchone() is not None
+        place = ("terminated" if ended else "parked", error.model_dump_json().encode(), not ended, id)
+        self._connection.execute(sql.SET_ASIDE, place)
