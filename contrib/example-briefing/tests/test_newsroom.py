@@ -14,7 +14,7 @@ from example_briefing.newsroom import list_documents, publish, read_document, ve
 from example_briefing.report import Approval, Briefing, Draft, Statement
 from example_briefing.witness import Line, witnessed
 from perdure import Runtime, config
-from perdure.context import DirectContext
+from perdure.direct import DirectContext
 from perdure.errors import InvalidInput, InvalidSetting
 from perdure.testing import ManualClock, MemoryStore, Script
 

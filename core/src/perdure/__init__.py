@@ -5,7 +5,9 @@ from perdure.app import App, run
 from perdure.context import Context, Reply
 from perdure.hookspecs import hookimpl
 from perdure.messages import AgentId
-from perdure.runtime import Run, Runtime
+from perdure.runs import Run
+from perdure.runtime import Runtime
+from perdure.saga import Saga
 from perdure.steps import Attempt, Retry, step
 from perdure.workflow import Workflow, WorkflowRef, workflow, workflow_ref
 
@@ -21,6 +23,7 @@ __all__ = [
     "Retry",
     "Run",
     "Runtime",
+    "Saga",
     "Tool",
     "Workflow",
     "WorkflowRef",

@@ -1,30 +1,48 @@
-"""What an author's code may do: step, call, sleep, ask; and the context that does it at once.
+"""What an author's code may do: step, call, send, sleep, wait, ask.
 
-``Context`` is an interface. ``DirectContext`` (here) executes at once and remembers nothing; the durable one
-(``perdure.execution``) journals. Code written against the interface runs on both with the same results.
+``Context`` is an interface. ``DirectContext`` (``perdure.direct``) executes at once and remembers nothing; the
+durable one (``perdure.execution``) journals. Code written against the interface runs on both with the same results.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
+import logging
 import random
-import secrets
 import uuid
 from abc import ABC, abstractmethod
 from copy import copy
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeVar, overload
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import PurePath
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    Literal,
+    NamedTuple,
+    NoReturn,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypeVar,
+    overload,
+)
 
-from perdure.errors import NotDurable, StepFailed, UsageError
-from perdure.messages import AgentId, ChatMessage, ErrorInfo, Usage
-from perdure.steps import Attempt, StepCall, StepOptions
+from perdure import encoding
+from perdure.errors import UsageError
+from perdure.messages import Usage
+from perdure.steps import StepCall, StepOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+    from types import CodeType
 
     from perdure.agent import Agent, AgentRef
-    from perdure.ports import Clock, Conversation
+    from perdure.ports import Conversation
     from perdure.steps import Retry, Role
     from perdure.workflow import Workflow, WorkflowRef
 
@@ -80,6 +98,43 @@ def encoded(callee: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes
     return callee.encode_input(args, kwargs)
 
 
+class Asked(NamedTuple):
+    """A question as its author put it.
+
+    Attributes:
+        prompt: What a person reads.
+        answer: The answer's type.
+        deadline: When to stop waiting, or ``None``.
+        to: Who is asked first.
+        escalate: Who is asked after so long without an answer, soonest first.
+        source: The author's line.
+    """
+
+    prompt: str
+    answer: Any
+    deadline: timedelta | None
+    to: str = ""
+    escalate: tuple[tuple[timedelta, str], ...] = ()
+    source: str = ""
+
+
+class ChildOptions(NamedTuple):
+    """How another run is started from this one; see ``Context.child``."""
+
+    delay: timedelta | None = None
+    on_close: Literal["cancel", "terminate", "abandon"] | None = None
+    tags: Mapping[str, str] = {}
+
+
+class Again(BaseException):
+    """Ends a workflow's code so that the run begins anew; see ``Context.continue_as_new``."""
+
+    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        super().__init__()
+        self.arguments: tuple[tuple[Any, ...], dict[str, Any]] = args, kwargs
+        self.payload: bytes = b""
+
+
 class Context(ABC):
     """The durable world, as a workflow, a turn or a durable tool sees it.
 
@@ -87,6 +142,7 @@ class Context(ABC):
     """
 
     _options: StepOptions = StepOptions()
+    _child: ChildOptions = ChildOptions()
 
     # -- to be filled by the two kinds of context
 
@@ -104,14 +160,53 @@ class Context(ABC):
     def now(self) -> datetime:
         """The time (UTC), the same on every replay. It stands still between awaits."""
 
+    @property
     @abstractmethod
-    async def _step(self, call: StepCall) -> Any: ...
+    def logger(self) -> logging.LoggerAdapter[Any]:
+        """A logger that names the run, and is silent while a replay repeats what was logged before."""
 
     @abstractmethod
-    async def _call(self, callee: Callee, payload: bytes, session: str | None) -> Any: ...
+    def patched(self, id: str, /) -> bool:
+        """Whether this run goes the new way at a place where code was changed.
+
+        True for runs that come here for the first time with this code, False for those that passed by before it was
+        there: ``if ctx.patched("fraud-check"): await ctx.step(check)``. The first answer is kept for the run.
+        """
 
     @abstractmethod
-    async def _ask(self, prompt: str, answer: Any, deadline: timedelta | None) -> Any: ...
+    def set_status(self, text: str, /, *, done: float | None = None, total: float | None = None) -> None:
+        """Tell those who watch the run how far it has come: in words, and as ``done`` of ``total``."""
+
+    @abstractmethod
+    def on_query(self, fn: Callable[P, T], /) -> Callable[P, T]:
+        """Answer queries under the function's name: it looks at what the code knows, and changes nothing."""
+
+    @abstractmethod
+    def on_update(self, fn: Callable[P, T], /, *, validate: Callable[P, object] | None = None) -> Callable[P, T]:
+        """Take updates under the function's name: it may change what the code knows, and, if async, wait and do steps.
+
+        Args:
+            fn: Its result is the answer.
+            validate: Looks at the arguments first; what it raises refuses the update, which then leaves no trace.
+        """
+
+    @abstractmethod
+    async def _step(self, call: StepCall, source: str) -> Any: ...
+
+    @abstractmethod
+    async def _call(self, callee: Callee, payload: bytes, session: str | None, source: str = "") -> Any: ...
+
+    @abstractmethod
+    async def _send(self, callee: Callee, payload: bytes, session: str | None, source: str) -> str: ...
+
+    @abstractmethod
+    async def _deliver(self, run: str, kind: Literal["event", "cancel"], name: str, value: bytes) -> None: ...
+
+    @abstractmethod
+    async def _event(self, name: str) -> bytes: ...
+
+    @abstractmethod
+    async def _ask(self, asked: Asked) -> Any: ...
 
     @abstractmethod
     def _identity(self, name: str) -> str:
@@ -150,7 +245,7 @@ class Context(ABC):
     async def step(self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
     @overload
     async def step(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
-    async def step(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    def step(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Run a function with side effects; its result is recorded, and then it never runs again.
 
         It is attempted at least once: inside, ``Attempt.current().key`` is the same for each attempt. The
@@ -161,7 +256,11 @@ class Context(ABC):
             StepFailed: It raised, and its retry policy is exhausted. Always this, never the original type.
             NotEncodable: An argument or the result has no JSON form.
         """
-        return await self._step(StepCall.bind(fn, args, kwargs, self._options))
+        # Not async itself: only here is the author's line on the stack, also where a task runs the coroutine later.
+        return self._bound(fn, args, kwargs, caller_source())
+
+    async def _bound(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], source: str) -> Any:
+        return await self._step(StepCall.bind(fn, args, kwargs, self._options), source)
 
     @overload
     async def call(
@@ -169,7 +268,7 @@ class Context(ABC):
     ) -> Reply[O]: ...
     @overload
     async def call(self, callee: Workflow[P, T] | WorkflowRef[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
-    async def call(self, callee: Any, /, *args: Any, session: str | None = None, **kwargs: Any) -> Any:
+    def call(self, callee: Any, /, *args: Any, session: str | None = None, **kwargs: Any) -> Any:
         """Call an agent or a workflow and wait for its answer, which survives any crash.
 
         Args:
@@ -183,13 +282,123 @@ class Context(ABC):
             SessionBusy: The session waits for this very call.
             InvalidInput: The arguments do not fit.
         """
-        return await self._call(callee, encoded(callee, args, kwargs), session)
+        return self._called(callee, args, kwargs, session, caller_source())
+
+    async def _called(
+        self, callee: Any, args: tuple[Any, ...], kwargs: dict[str, Any], session: str | None, source: str
+    ) -> Any:
+        return await self._call(callee, encoded(callee, args, kwargs), session, source)
+
+    def send(self, callee: Any, /, *args: Any, session: str | None = None, **kwargs: Any) -> Coroutine[Any, Any, str]:
+        """Start an agent or a workflow without waiting for it; return its run's id.
+
+        It is accepted together with what this code has done so far, or not at all. ``ctx.child`` says when it
+        begins and what becomes of it when this run ends first; by default it is left alone.
+
+        Raises as ``call``, but for ``CallFailed``.
+        """
+        return self._sent(callee, args, kwargs, session, caller_source())
+
+    async def _sent(
+        self, callee: Any, args: tuple[Any, ...], kwargs: dict[str, Any], session: str | None, source: str
+    ) -> str:
+        return await self._send(callee, encoded(callee, args, kwargs), session, source)
+
+    def child(
+        self,
+        *,
+        delay: timedelta | None = None,
+        on_close: Literal["cancel", "terminate", "abandon"] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Self:
+        """This context with options for what is called or sent on it next: ``ctx.child(delay=…).send(remind, name)``.
+
+        Args:
+            delay: Begin after so long.
+            on_close: What becomes of it when this run ends first. By default what is called is cancelled, and
+                what is sent is left alone (``abandon``).
+            tags: Labels that it is listed by.
+        """
+        other = copy(self)
+        other._child = ChildOptions(delay, on_close, dict(tags or {}))  # noqa: SLF001 - our own copy
+        return other
+
+    # -- events and other runs
 
     @overload
-    async def ask(self, prompt: str, answer: type[T], /, *, deadline: timedelta | None = None) -> T: ...
+    async def wait_event(self, name: str, payload: type[T], /, *, deadline: timedelta | None = None) -> T: ...
     @overload
-    async def ask(self, prompt: str, answer: type[T], /, *, deadline: timedelta, default: T) -> T: ...
-    async def ask(self, prompt: str, answer: Any, /, *, deadline: timedelta | None = None, default: Any = ...) -> Any:
+    async def wait_event(self, name: str, payload: type[T], /, *, deadline: timedelta, default: T) -> T: ...
+    async def wait_event(
+        self, name: str, payload: Any, /, *, deadline: timedelta | None = None, default: Any = ...
+    ) -> Any:
+        """Take the next event of a name, in the order of arrival; those that came before anybody waited are kept.
+
+        Args:
+            name: What it is called.
+            payload: Its type.
+            deadline: When to stop waiting.
+            default: What to return at the deadline; without it, ``TimeoutError`` is raised.
+
+        Raises:
+            InvalidInput: The event's payload does not fit; the event is used up.
+        """
+        data = await _within(deadline, default, partial(self._event, name))
+        return data if data is default else encoding.decode(data, payload, f"the payload of event {name!r}")
+
+    async def send_event(self, run: str, name: str, payload: object = None, /) -> None:
+        """Send an event to another run, together with what this code has done so far.
+
+        A run that has finished, or never was, does not get it, and nobody is told.
+        """
+        await self._deliver(run, "event", name, encoding.encode(payload, Any, f"the payload of event {name!r}"))
+
+    async def cancel(self, run: str, reason: str = "", /) -> None:
+        """Ask another run to stop, such as one that was sent from here; its clean-up still runs."""
+        await self._deliver(run, "cancel", "", encoding.encode(reason, str, "the reason"))
+
+    def continue_as_new(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """End here and begin anew under the same id, with these arguments and an empty journal.
+
+        For runs that go on for ever. Events that nobody has taken yet are kept, waiting children are given up.
+        Clean-up of the code still runs. A workflow's code only.
+        """
+        raise Again(args, kwargs)
+
+    @overload
+    async def ask(
+        self,
+        prompt: str,
+        answer: type[T],
+        /,
+        *,
+        deadline: timedelta | None = None,
+        to: str = "",
+        escalate: Mapping[timedelta, str] = ...,
+    ) -> T: ...
+    @overload
+    async def ask(
+        self,
+        prompt: str,
+        answer: type[T],
+        /,
+        *,
+        deadline: timedelta,
+        default: T,
+        to: str = "",
+        escalate: Mapping[timedelta, str] = ...,
+    ) -> T: ...
+    def ask(
+        self,
+        prompt: str,
+        answer: Any,
+        /,
+        *,
+        deadline: timedelta | None = None,
+        default: Any = ...,
+        to: str = "",
+        escalate: Mapping[timedelta, str] | None = None,
+    ) -> Any:
         """Ask a human (or another system) and wait, for days if need be, at no cost.
 
         Args:
@@ -197,17 +406,12 @@ class Context(ABC):
             answer: The answer's type; its JSON schema is what the answer must fit.
             deadline: When to stop waiting.
             default: What to return at the deadline; without it, ``TimeoutError`` is raised.
+            to: Who is asked: a role or an address, as those who answer understand it.
+            escalate: Who is asked instead when there is no answer after so long.
         """
-        if deadline is None:
-            return await self._ask(prompt, answer, None)
-        scope = asyncio.timeout(deadline.total_seconds())
-        try:
-            async with scope:
-                return await self._ask(prompt, answer, deadline)
-        except TimeoutError:
-            if default is ... or not scope.expired():
-                raise
-            return default
+        steps = tuple(sorted((escalate or {}).items()))
+        asked = Asked(prompt, answer, deadline, to, steps, caller_source())
+        return _within(deadline, default, partial(self._ask, asked))
 
     async def sleep(self, duration: float | timedelta) -> None:
         """Wait for seconds or a ``timedelta``, across restarts. The same as ``asyncio.sleep`` in a workflow."""
@@ -233,90 +437,36 @@ class Context(ABC):
         return uuid.uuid5(_SEEDS, f"{self.run_id}:{self._identity(name)}").int
 
 
-_SEEDS = uuid.UUID("0f6b3c1e-7d61-5d0b-9f3e-6f2a4f1f8d55")
+_SEEDS: Final = uuid.UUID("0f6b3c1e-7d61-5d0b-9f3e-6f2a4f1f8d55")
+_SOURCES: Final[dict[tuple[CodeType, int], str]] = {}
+_MAX_SOURCES: Final = 10_000
 
 
-class Memory:
-    """A conversation that lives as long as the process: what a direct context's turn sees."""
-
-    def __init__(self, id_: AgentId, log: Sequence[ChatMessage] = (), state: dict[str, Any] | None = None) -> None:
-        self.id = id_
-        self._log = list(log)
-        self.state: dict[str, Any] = {} if state is None else state
-
-    @property
-    def log(self) -> Sequence[ChatMessage]:
-        """Everything said so far."""
-        return self._log
-
-    def append(self, *messages: ChatMessage) -> None:
-        """Add to the conversation."""
-        self._log.extend(messages)
+def caller_source() -> str:
+    """The line that called the function which asks, for people: ``orders.py:42``."""
+    frame = inspect.currentframe()
+    for _ in range(2):
+        frame = frame.f_back if frame is not None else None
+    if frame is None:
+        return ""
+    place = frame.f_code, frame.f_lineno
+    source = _SOURCES.get(place)
+    if source is None:
+        if len(_SOURCES) >= _MAX_SOURCES:  # code that is made at run time, again and again
+            _SOURCES.clear()
+        source = _SOURCES[place] = f"{PurePath(frame.f_code.co_filename).name}:{frame.f_lineno}"
+    return source
 
 
-class DirectContext(Context):
-    """Executes at once; nothing is recorded.
-
-    Args:
-        call: Calls an agent or workflow for this code: ``(callee, payload, session) -> JSON result``.
-        clock: The time.
-        session: The conversation, in an agent's turn.
-        run_id: An id for this execution, on which its idempotency keys and random values depend; random by default.
-    """
-
-    def __init__(
-        self,
-        call: Callable[[Callee, bytes, str | None], Awaitable[bytes]],
-        clock: Clock,
-        *,
-        session: Conversation | None = None,
-        run_id: str | None = None,
-    ) -> None:
-        self._caller = call
-        self._clock = clock
-        self._session = session
-        self._run_id = run_id or f"direct_{secrets.token_hex(16)}"
-        self._count = iter(range(1 << 62))
-
-    @property
-    def run_id(self) -> str:
-        return self._run_id
-
-    @property
-    def session(self) -> Conversation:
-        if self._session is None:
-            msg = "ctx.session is the conversation of an agent's turn; this code is no turn"
-            raise NotDurable(msg)
-        return self._session
-
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(self._clock.now(), UTC)
-
-    def _identity(self, name: str) -> str:
-        return f"{name}#{next(self._count)}"
-
-    async def _step(self, call: StepCall) -> Any:
-        key = f"{self._run_id}:{self._identity(call.name)}"
-        number = 1
-        while True:
-            try:
-                data = call.encode(await call.attempt(Attempt(key, number)))
-            except Exception as error:
-                pause = call.retry.pause(number, error)
-                if pause is None:
-                    raise StepFailed(call.name, ErrorInfo.of(error)) from error
-            else:
-                return call.decode(data)
-            await self._clock.sleep_until(self._clock.now() + pause)
-            number += 1
-
-    async def sleep(self, duration: float | timedelta) -> None:
-        seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
-        await self._clock.sleep_until(self._clock.now() + seconds)
-
-    async def _call(self, callee: Callee, payload: bytes, session: str | None) -> Any:
-        return callee.decode_result(await self._caller(callee, payload, session))
-
-    async def _ask(self, prompt: str, answer: Any, deadline: timedelta | None) -> Any:  # noqa: ARG002 - the interface
-        msg = f"ctx.ask({prompt!r}): a request outlives its process, and this code runs volatile: start it as a run"
-        raise NotDurable(msg)
+async def _within(deadline: timedelta | None, default: Any, wait: Callable[[], Awaitable[Any]]) -> Any:
+    """Wait until the deadline; then the default, if there is one."""
+    if deadline is None:
+        return await wait()
+    scope = asyncio.timeout(deadline.total_seconds())
+    try:
+        async with scope:
+            return await wait()
+    except TimeoutError:
+        if default is ... or not scope.expired():
+            raise
+        return default

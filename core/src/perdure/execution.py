@@ -7,31 +7,36 @@ its commands. Values stay encoded; no store, no clock and no network are known h
 from __future__ import annotations
 
 import asyncio
+import logging
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import blake2b
 from heapq import heappop, heappush
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from pydantic import TypeAdapter
 from pydantic_core import from_json
 
 from perdure import encoding
-from perdure._machine import TRANSITIONS, Activation, Command, Machine, Outcome
-from perdure.context import Context
+from perdure._machine import RECORDED, TRANSITIONS, Activation, Command, Machine, Outcome
+from perdure.arrivals import Arrivals
+from perdure.context import Again, Context, caller_source
 from perdure.errors import CallFailed, NotDurable, SessionBusy, StepFailed
-from perdure.messages import AgentId, ChatMessage, ErrorInfo, Loaded, Request, Start
+from perdure.messages import AgentId, ChatMessage, Delivery, ErrorInfo, Loaded, Progress, Request, Start
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from datetime import timedelta
+    from collections.abc import Callable, Iterable, Sequence
 
-    from perdure.context import Callee
+    from perdure.context import Asked, Callee
     from perdure.messages import Entry
     from perdure.ports import Conversation, Programs
     from perdure.steps import StepCall
 
-__all__ = ["TRANSITIONS", "Activation", "Command", "DurableContext", "Execution", "Outcome", "derived_id"]
+__all__ = ["RECORDED", "TRANSITIONS", "Activation", "Command", "DurableContext", "Execution", "Outcome", "derived_id"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _NOTHING = Loaded()
 
@@ -39,6 +44,11 @@ _NOTHING = Loaded()
 def derived_id(prefix: str, *parts: str) -> str:
     """An id that is the same on every replay and as unguessable as the run id among its parts."""
     return f"{prefix}_{blake2b('/'.join(parts).encode(), digest_size=16).hexdigest()}"
+
+
+def step_key(start: Start, path: str) -> str:
+    """The idempotency key of a step: the same for each of its attempts, another one in each generation of a run."""
+    return f"{start.run}~{start.generation}:{path}" if start.generation else f"{start.run}:{path}"
 
 
 class DurableConversation:
@@ -73,16 +83,24 @@ class DurableConversation:
         return state if state != self._state_before else None
 
 
+@dataclass(slots=True)
+class _Inside:
+    """What all contexts of one execution share."""
+
+    conversation: DurableConversation | None
+    arrivals: Arrivals = field(default_factory=Arrivals)
+    patches: dict[str, bool] = field(default_factory=dict[str, bool])
+    progress: Progress | None = None
+
+
 class DurableContext(Context):
     """Journals: every wish becomes a command of the machine, and code goes on with what was recorded."""
 
-    def __init__(
-        self, machine: Machine, start: Start, programs: Programs, conversation: DurableConversation | None
-    ) -> None:
+    def __init__(self, machine: Machine, start: Start, programs: Programs, inside: _Inside) -> None:
         self._machine = machine
         self._start = start
         self._programs = programs
-        self._conversation = conversation
+        self._inside = inside
 
     @property
     def run_id(self) -> str:
@@ -90,30 +108,70 @@ class DurableContext(Context):
 
     @property
     def session(self) -> Conversation:
-        if self._conversation is None:
+        if self._inside.conversation is None:
             msg = f"ctx.session is the conversation of an agent's turn; {self._start.target!r} is a workflow"
             raise NotDurable(msg)
-        return self._conversation
+        return self._inside.conversation
 
     def now(self) -> datetime:
         return datetime.fromtimestamp(self._machine.now, UTC)
 
     def _identity(self, name: str) -> str:
-        return self._machine.identity(name)
+        path, generation = self._machine.identity(name), self._start.generation
+        return f"~{generation}/{path}" if generation else path
 
-    async def _step(self, call: StepCall) -> Any:
+    @property
+    def logger(self) -> logging.LoggerAdapter[Any]:
+        return _RunLogger(logging.getLogger("perdure.run"), self._machine, self._start)
+
+    def patched(self, id: str, /) -> bool:
+        known = self._inside.patches.get(id)
+        if known is None:
+            known = self._inside.patches[id] = not self._machine.replaying
+            if known:
+                self._machine.emit(Command("patch", f"patch:{id}", id, "", None, caller_source()))
+        return known
+
+    def set_status(self, text: str, /, *, done: float | None = None, total: float | None = None) -> None:
+        self._inside.progress = Progress(text=text, done=done, total=total)
+
+    def on_query(self, fn: Callable[P, T], /) -> Callable[P, T]:
+        self._inside.arrivals.answer_queries(fn)
+        return fn
+
+    def on_update(self, fn: Callable[P, T], /, *, validate: Callable[P, object] | None = None) -> Callable[P, T]:
+        self._inside.arrivals.take_updates(fn, validate)
+        return fn
+
+    async def _step(self, call: StepCall, source: str) -> Any:
         path = self._machine.identity(call.name)
-        entry = await self._machine.perform(Command("step", path, call.name, call.fingerprint, call))
+        entry = await self._machine.perform(Command("step", path, call.name, call.fingerprint, call, source))
         if entry.error is not None:
             raise StepFailed(call.name, ErrorInfo.model_validate_json(entry.error))
         return call.decode(entry.value or b"null")
 
-    async def _call(self, callee: Callee, payload: bytes, session: str | None) -> Any:
-        own = self._start
+    async def _call(self, callee: Callee, payload: bytes, session: str | None, source: str = "") -> Any:
+        start = self._started(callee, payload, session)
+        print_ = _print_of(payload)
+        entry = await self._machine.perform(Command("call", start.path or "", start.target, print_, start, source))
+        if entry.error is not None:
+            raise CallFailed(start.target, ErrorInfo.model_validate_json(entry.error))
+        return callee.decode_result(entry.value or b"null")
+
+    async def _send(self, callee: Callee, payload: bytes, session: str | None, source: str) -> str:
+        start = self._started(callee, payload, session)
+        path = start.path or ""
+        start = start._replace(path=None, on_close=self._child.on_close or "abandon", ancestry=())
+        self._machine.emit(Command("send", path, start.target, _print_of(payload), start, source))
+        return start.run
+
+    def _started(self, callee: Callee, payload: bytes, session: str | None) -> Start:
+        """What a call or send starts; ``path`` is the call's own."""
+        own, options = self._start, self._child
         target = self._programs.target(callee, own.target)
         path = self._machine.identity(callee.name)
         is_agent = callee.kind == "agent"
-        key = (session or f"{own.run}:{path}") if is_agent else None
+        key = (session or step_key(own, path)) if is_agent else None
         ancestry = (*own.ancestry, f"{own.target}/{own.session}" if own.session else own.run)
         if f"{target}/{key}" in ancestry:
             msg = (
@@ -121,38 +179,71 @@ class DurableContext(Context):
                 " call it in another session, or answer without calling back"
             )
             raise SessionBusy(msg)
-        start = Start(
-            run=derived_id("turn" if is_agent else "run", own.run, path),
+        now = self._machine.now
+        return Start(
+            run=derived_id("turn" if is_agent else "run", step_key(own, path)),
             kind="turn" if is_agent else "workflow",
             target=target,
             input=payload,
-            at=self._machine.now,
+            at=now,
             session=key,
             parent=own.run,
             path=path,
             ancestry=ancestry,
             headers=own.headers,
+            tags=dict(options.tags),
+            version=self._programs.version(target),
+            due=None if options.delay is None else now + options.delay.total_seconds(),
+            on_close=options.on_close or "cancel",
         )
-        entry = await self._machine.perform(Command("call", path, target, _print_of(payload), start))
-        if entry.error is not None:
-            raise CallFailed(target, ErrorInfo.model_validate_json(entry.error))
-        return callee.decode_result(entry.value or b"null")
 
-    async def _ask(self, prompt: str, answer: Any, deadline: timedelta | None) -> Any:
-        path = self._machine.identity("ask")
-        now = self._machine.now
+    async def _deliver(self, run: str, kind: Literal["event", "cancel"], name: str, value: bytes) -> None:
+        own, path = self._start, self._machine.identity(kind)
+        delivery = Delivery(run, kind, derived_id(kind, step_key(own, path)), self._machine.now, value, name=name)
+        self._machine.emit(Command("send", path, name or kind, _print_of(value + run.encode()), delivery))
+
+    async def _event(self, name: str) -> bytes:
+        return await self._inside.arrivals.event(name)
+
+    async def _ask(self, asked: Asked) -> Any:
+        own, path = self._start, self._machine.identity("ask")
+        now, prompt = self._machine.now, asked.prompt
         request = Request(
-            id=derived_id("req", self._start.run, path),
-            run=self._start.run,
+            id=derived_id("req", step_key(own, path)),
+            run=own.run,
             path=path,
             prompt=prompt,
-            schema=_schema_of(answer),
+            schema=_schema_of(asked.answer),
             at=now,
-            deadline=None if deadline is None else now + deadline.total_seconds(),
+            deadline=None if asked.deadline is None else now + asked.deadline.total_seconds(),
+            to=asked.to,
         )
         print_ = _print_of(prompt.encode())  # or an answer could pass for that to another question
-        entry = await self._machine.perform(Command("answer", path, prompt, print_, request))
-        return encoding.decode(entry.value or b"null", answer, f"the answer to {prompt!r}")
+        timers = [
+            self._machine.loop.call_later(after.total_seconds(), self._hand_on, request._replace(to=to))
+            for after, to in asked.escalate
+        ]
+        try:
+            entry = await self._machine.perform(Command("answer", path, prompt, print_, request, asked.source))
+        finally:
+            for timer in timers:
+                timer.cancel()
+        return encoding.decode(entry.value or b"null", asked.answer, f"the answer to {prompt!r}")
+
+    def _hand_on(self, request: Request) -> None:
+        if not self._machine.loop.refusing:
+            self._machine.emit(Command("ask", f"{request.path}/{request.to}", request.prompt, "", request))
+
+
+class _RunLogger(logging.LoggerAdapter[logging.Logger]):
+    """Says which run it is that logs, and nothing while a replay repeats what was said before."""
+
+    def __init__(self, logger: logging.Logger, machine: Machine, start: Start) -> None:
+        super().__init__(logger, {"run": start.run, "target": start.target})
+        self._machine = machine
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
+        return not self._machine.replaying and super().isEnabledFor(level)
 
 
 def _print_of(data: bytes) -> str:
@@ -180,15 +271,20 @@ class Execution:
     def __init__(self, programs: Programs, start: Start, loaded: Loaded = _NOTHING, *, debug: bool = False) -> None:
         program = programs.program(start.target, start.version)
         self.start = start
-        self._conversation = (
-            DurableConversation(AgentId(start.target, start.session), loaded) if start.session is not None else None
+        session = start.session
+        self._inside = _Inside(
+            DurableConversation(AgentId(start.target, session), loaded) if session is not None else None
         )
-        self.machine: Machine = Machine(self._main, now=start.at, debug=debug)
-        context = DurableContext(self.machine, start, programs, self._conversation)
+        self.machine: Machine = Machine(self._main, now=start.at, arrive=self._arrive, debug=debug)
+        context = DurableContext(self.machine, start, programs, self._inside)
         self._coroutine = lambda: program(context, start.input)
         self._timers: list[tuple[float, int, str]] = []
         self._ordinals = count()
         self._kept: tuple[tuple[bytes, ...], bytes | None] = (), None
+        self._told: Progress | None = None
+        self._again = False
+        self._programs = programs
+        self._requests: dict[str, str] = {}
         self.outcome: Outcome | None = None
 
     @property
@@ -205,13 +301,16 @@ class Execution:
         Raises:
             NonDeterminism: The code no longer fits the journal.
         """
+        entries = tuple(entries)
+        self._inside.patches.update((entry.name, True) for entry in entries if entry.kind == "patch")
+        self.machine.replaying = bool(entries)
         activation = self._noted(self.machine.begin())
-        replayed = False
-        for entry in entries:
-            replayed = True
-            activation = self.feed(entry)
-        if not replayed:
+        if not entries:
             return activation
+        for entry in entries:
+            self.feed(entry)
+        self.machine.prove()
+        self._told = self._inside.progress
         steps = tuple(command for command in self.pending.values() if command.kind == "step")
         return Activation(steps, (), self.outcome)
 
@@ -224,11 +323,38 @@ class Execution:
         wake_at = self.wake_at()
         return self.pending[self._timers[0][2]] if wake_at is not None and wake_at <= now else None
 
+    def asked(self, request: str) -> Command | None:
+        """The question that an id stands for, if code still waits for its answer."""
+        return self.pending.get(self._requests.get(request, ""))
+
+    @property
+    def newest_version(self) -> int:
+        """The version that this run would begin with today."""
+        return self._programs.version(self.start.target)
+
     def wake_at(self) -> float | None:
         """When its earliest timer is due (UTC seconds), or ``None``."""
         while self._timers and self._timers[0][2] not in self.pending:
             heappop(self._timers)  # fired or cancelled meanwhile; paths are never used twice
         return self._timers[0][0] if self._timers else None
+
+    def progress(self) -> Progress | None:
+        """What people are to be shown from here on, if that has changed since this was asked last."""
+        now, before = self._inside.progress, self._told
+        self._told = now
+        return now if now != before else None
+
+    def refusal(self, update: Delivery) -> ErrorInfo | None:
+        """Why an update is not to be taken, if the code's validator says so."""
+        return self._inside.arrivals.refusal(update)
+
+    def query(self, name: str, payload: bytes) -> bytes:
+        """Answer a query from the code as it stands. Raises ``UnknownName``, ``InvalidInput``, what it raises."""
+        return self._inside.arrivals.query(name, payload)
+
+    def untaken(self) -> list[Entry]:
+        """Events that arrived and that the code has not taken."""
+        return self._inside.arrivals.untaken()
 
     def log(self) -> tuple[bytes, ...]:
         """What a completed turn adds to its session's log."""
@@ -243,16 +369,32 @@ class Execution:
         self.machine.evict()
 
     async def _main(self) -> bytes:
-        value = await self._coroutine()
-        if self._conversation is not None:  # what has no JSON form fails the turn, not the engine that commits it
-            self._kept = self._conversation.added(), self._conversation.changed_state()
+        try:
+            value = await self._coroutine()
+        except Again as again:
+            if self.start.kind == "turn":
+                msg = (
+                    "ctx.continue_as_new() ends a workflow's code; this is an agent's turn, which begins anew by itself"
+                )
+                raise NotDurable(msg) from None
+            self._again = True
+            return again.payload
+        if (said := self._inside.conversation) is not None:  # no JSON form fails the turn, not the engine
+            self._kept = said.added(), said.changed_state()
         return value
+
+    def _arrive(self, entry: Entry) -> None:
+        self._inside.arrivals.arrive(self.machine, entry)
 
     def _noted(self, activation: Activation) -> Activation:
         for command in activation.opened:
             if command.kind == "timer":
                 heappush(self._timers, (command.body.due, next(self._ordinals), command.path))
+            elif command.kind == "answer":
+                self._requests[command.body.id] = command.path
         if activation.outcome is not None:
+            if self._again and activation.outcome.status == "completed":
+                activation = activation._replace(outcome=activation.outcome._replace(status="again"))
             self.outcome = activation.outcome
         return activation
 

@@ -558,6 +558,7 @@ class RunView(Fact):
     version: int = 1
     generation: int = 0
     due: float | None = None
+    ancestry: tuple[str, ...] = ()
     progress: Progress | None = None
     requests: tuple[RequestView, ...] = ()
 

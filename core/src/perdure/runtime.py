@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import secrets
 from contextlib import AsyncExitStack, asynccontextmanager
+from copy import copy
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, TypeVarTuple, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, ParamSpec, Self, TypeVar, TypeVarTuple, overload
 
 from perdure import config, encoding
 from perdure.agent import Agent
 from perdure.catalog import Catalog
 from perdure.clock import SystemClock
 from perdure.context import encoded
-from perdure.errors import InvalidInput, PayloadTooLarge, RunCancelled, RunFailed, RunParked, UnknownName, UsageError
-from perdure.messages import AgentId, Delivery, ErrorInfo, RunView, Start
+from perdure.errors import AlreadyStarted, InvalidInput, PayloadTooLarge, UnknownName, UsageError
+from perdure.messages import AgentId, Delivery, RunFilter, RunView, Start
 from perdure.plugins import Plugins
 from perdure.ports import EngineParts, Operation
+from perdure.runs import Run
 from perdure.volatile import Volatile
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
+    from datetime import timedelta
     from pathlib import Path
 
     from perdure.agent import AgentRef, Tool
     from perdure.context import Context, Reply
-    from perdure.messages import Accepted, RequestView
+    from perdure.messages import Accepted, RequestView, Status
     from perdure.ports import (
         AgentMiddleware,
         Clock,
@@ -38,66 +41,21 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 O = TypeVar("O")  # noqa: E741 - output
 Ts = TypeVarTuple("Ts")
 
+Reuse = Literal["join", "fail", "restart", "restart_failed"]
 
-class Run(Generic[T_co]):
-    """A run or turn that was accepted: it goes on whether or not anybody waits for it."""
+_PURGE: Final = 1000
 
-    def __init__(self, runtime: Runtime, id_: str, decode: Callable[[bytes], Any], *, new: bool = True) -> None:
-        self.id = id_
-        self.new = new
-        self._runtime = runtime
-        self._decode = decode
 
-    def __repr__(self) -> str:
-        return f"<run {self.id}>"
+class StartOptions(NamedTuple):
+    """See ``Runtime.options``."""
 
-    def on(self, runtime: Runtime) -> Run[T_co]:
-        """The same run, looked at through another runtime."""
-        return Run(runtime, self.id, self._decode, new=self.new)
-
-    async def result(self, timeout: float | None = None) -> T_co:
-        """Wait until it has finished; return its result.
-
-        Args:
-            timeout: Seconds; afterwards ``TimeoutError`` is raised and the run goes on.
-
-        Raises:
-            RunFailed: It failed; ``error`` says with what.
-            RunCancelled: It was cancelled.
-            RunParked: It was set aside until its code is fixed.
-        """
-        view = await self._runtime.engine.wait(self.id, timeout=timeout)
-        if view.status == "completed":
-            return self._decode(encoding.encode(view.result, Any, "a recorded result"))
-        error = view.error or ErrorInfo(type="unknown")
-        if view.status == "failed":
-            raise RunFailed(self.id, error)
-        if view.status == "cancelled":
-            msg = f"run {self.id!r} was cancelled: {error.message or 'no reason given'}"
-            raise RunCancelled(msg)
-        if view.status == "parked":
-            raise RunParked(self.id, error)
-        msg = f"run {self.id!r} is still {view.status} after {timeout:g} s; it goes on"
-        raise TimeoutError(msg)
-
-    async def wait(self, timeout: float | None = None, *, until_waiting: bool = False) -> RunView:
-        """Wait until it has finished or is parked (or, on demand, waits for an answer); at most ``timeout`` seconds.
-
-        Whatever became of it is in the view; nothing is raised for a failed run.
-        """
-        return await self._runtime.engine.wait(self.id, timeout=timeout, until_waiting=until_waiting)
-
-    async def view(self) -> RunView:
-        """It as it stands. Raises ``UnknownName``."""
-        return await self._runtime.view(self.id)
-
-    async def cancel(self, reason: str = "") -> None:
-        """Ask it to stop; its clean-up code still runs."""
-        await self._runtime.cancel(self.id, reason)
+    id: str | None = None
+    reuse: Reuse = "join"
+    tags: dict[str, str] = {}  # noqa: RUF012 - a NamedTuple's default, never changed in place
+    delay: timedelta | None = None
 
 
 class Runtime:
@@ -124,6 +82,7 @@ class Runtime:
         self._models: dict[str, Model] = {}
         self._only_model = model
         self._volatile: Volatile
+        self._options = StartOptions()
 
     @classmethod
     @asynccontextmanager
@@ -165,6 +124,27 @@ class Runtime:
             yield runtime
 
     # -- calling
+
+    def options(
+        self,
+        *,
+        id: str | None = None,
+        reuse: Reuse = "join",
+        tags: Mapping[str, str] | None = None,
+        delay: timedelta | None = None,
+    ) -> Self:
+        """This runtime with options for what is started on it next: ``rt.options(tags={…}).start(order, "x")``.
+
+        Args:
+            id: The run's id; by default an unguessable one. Choose ids only for callers who may know each other's.
+            reuse: What it means if that id is taken: ``join`` is that run, ``fail`` raises ``AlreadyStarted``,
+                ``restart`` begins it anew if it has finished, ``restart_failed`` if it finished without completing.
+            tags: Labels that the run is listed by.
+            delay: Begin after so long.
+        """
+        other = copy(self)
+        other._options = StartOptions(id, reuse, dict(tags or {}), delay)  # noqa: SLF001 - our own copy
+        return other
 
     @overload
     async def start(self, callee: Workflow[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Run[T]: ...
@@ -241,14 +221,12 @@ class Runtime:
         if found is None:
             hint = "'perdure runs --status waiting' lists the runs that wait"
             raise UnknownName("request", request, hint=hint)
-        data = encoding.encode(value, Any, f"the answer to request {request!r}")
-        self._check_size(data, "the answer")
+        data = self.encoded(value, f"the answer to request {request!r}")
         await self.engine.deliver(Delivery(found.run, "answer", request, self.clock.now(), data))
 
     async def cancel(self, run: str, reason: str = "") -> None:
         """Ask a run to stop; its clean-up code still runs. Raises ``UnknownName``."""
-        data = encoding.encode(reason, str, "the reason")
-        await self.engine.deliver(Delivery(run, "cancel", f"cancel-{secrets.token_hex(4)}", self.clock.now(), data))
+        await self.handle(run).cancel(reason)
 
     async def send(self, message: object, to: AgentId, *, deadline: float | None = None) -> Any:
         """Send a message to an agent, volatile, and wait for its reply.
@@ -275,8 +253,35 @@ class Runtime:
         return view
 
     def handle(self, run: str) -> Run[Any]:
-        """A handle on a run by its id; its result is decoded JSON."""
+        """A run by its id, to talk to it and look after it; its result is decoded JSON."""
         return Run(self, run, partial(encoding.decode, annotation=Any, where=run))
+
+    async def purge(
+        self,
+        *,
+        older_than: timedelta,
+        status: Sequence[Status] = (),
+        target: str | None = None,
+        limit: int | None = None,
+    ) -> int:
+        """Forget finished runs that nothing was written about for so long; return how many.
+
+        Args:
+            older_than: For how long.
+            status: Only those; by default all that have finished.
+            target: Only those of this workflow or agent, by qualified name.
+            limit: So many at most.
+        """
+        before = self.clock.now() - older_than.total_seconds()
+        which = RunFilter(target=target, status=tuple(status), idle_since=before)
+        gone = 0
+        while limit is None or gone < limit:
+            page = min(_PURGE, limit - gone) if limit is not None else _PURGE
+            went = await self.engine.upkeep.purge(which, limit=page)
+            gone += went
+            if went < page:
+                break
+        return gone
 
     async def requests(self, run: str | None = None) -> Sequence[RequestView]:
         """Open requests, oldest first."""
@@ -354,16 +359,29 @@ class Runtime:
             declared, _ = self.catalog.handler(target)
             declared.decode_input(payload)
             session = session or secrets.token_hex(8)
-        kind = "turn" if workflow is None else "workflow"
-        id_ = f"{'turn' if workflow is None else 'run'}_{secrets.token_hex(16)}"
+        options, now = self._options, self.clock.now()
+        start = Start(
+            options.id or f"{'turn' if workflow is None else 'run'}_{secrets.token_hex(16)}",
+            "turn" if workflow is None else "workflow",
+            target,
+            payload,
+            now,
+            session=session,
+            key=key,
+            tags=options.tags,
+            version=self.catalog.version(target),
+            due=None if options.delay is None else now + options.delay.total_seconds(),
+            on_close="abandon",
+            reuse="join" if options.reuse == "fail" else options.reuse,
+        )
 
         async def accept(operation: Operation) -> Accepted:
-            start = Start(
-                id_, kind, target, payload, self.clock.now(), session=session, key=key, headers=operation.headers
-            )
-            return await self.engine.submit(start)
+            return await self.engine.submit(start._replace(headers=operation.headers))
 
         accepted: Accepted = await self.through(Operation("start", target, {}), accept)
+        if not accepted.new and options.id is not None and options.reuse == "fail":
+            msg = f"run {options.id!r} is there already: leave out reuse='fail' to join it, or choose another id"
+            raise AlreadyStarted(msg)
         return Run(self, accepted.run, decode, new=accepted.new)
 
     async def through(self, operation: Operation, last: Callable[[Operation], Awaitable[Any]]) -> Any:
@@ -372,6 +390,12 @@ class Runtime:
         for middleware in reversed(self._middleware):
             proceed = partial(_around, middleware, proceed)
         return await proceed(operation)
+
+    def encoded(self, value: object, what: str) -> bytes:
+        """JSON of something for a run. Raises ``NotEncodable``, ``PayloadTooLarge``."""
+        data = encoding.encode(value, Any, what)
+        self._check_size(data, what)
+        return data
 
     def _check_size(self, data: bytes, what: str) -> None:
         limit = self.configuration.max_payload

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 from perdure import encoding
 from perdure.errors import DeadlineExceeded, RetryableError, UsageError
+from perdure.processes import run_in_process, tell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
+
+    from perdure.messages import JSON
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -75,6 +78,9 @@ class StepOptions:
 
     retry: Retry | None = None
     timeout: float | None = None
+    heartbeat: float | None = None
+    process: bool = False
+    local: bool = False
     name: str | None = None
     role: Role = "step"
     fingerprint: str | None = None
@@ -89,10 +95,22 @@ class Attempt:
         key: Idempotency key: the same for every attempt of this step, whichever process makes it. Pass it to
             services that take one.
         number: 1 for the first attempt.
+        details: What an earlier attempt passed to ``heartbeat`` last, as decoded JSON; ``None`` if none did.
     """
 
     key: str
     number: int = 1
+    details: Any = None
+    beat: Callable[[Any], None] | None = field(default=None, repr=False, compare=False)
+
+    def heartbeat(self, details: object = None) -> None:
+        """Say that this attempt is alive, and how far it is; the next attempt, if it comes to that, has the details.
+
+        Needed by steps that declare ``heartbeat=``: without a word for that long, the attempt counts as dead. From any
+        thread; cheap, so call it often: details are stored about once a second.
+        """
+        if self.beat is not None:
+            self.beat(details)
 
     @staticmethod
     def current() -> Attempt:
@@ -107,12 +125,38 @@ class Attempt:
 _current: ContextVar[Attempt] = ContextVar("perdure_attempt")
 
 
+@contextmanager
+def attempting(key: str, number: int, details: JSON) -> Generator[None]:
+    """In a child process, around the body: the attempt that it is part of."""
+    token = _current.set(Attempt(key, number, details, tell))
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
 @overload
 def step(fn: F, /) -> F: ...
 @overload
-def step(*, retry: Retry | None = None, timeout: float | None = None, name: str | None = None) -> Callable[[F], F]: ...
 def step(
-    fn: F | None = None, /, *, retry: Retry | None = None, timeout: float | None = None, name: str | None = None
+    *,
+    retry: Retry | None = None,
+    timeout: float | None = None,
+    heartbeat: float | None = None,
+    name: str | None = None,
+    process: bool = False,
+    local: bool = False,
+) -> Callable[[F], F]: ...
+def step(  # noqa: PLR0913 - each by its name
+    fn: F | None = None,
+    /,
+    *,
+    retry: Retry | None = None,
+    timeout: float | None = None,
+    heartbeat: float | None = None,
+    name: str | None = None,
+    process: bool = False,
+    local: bool = False,
 ) -> F | Callable[[F], F]:
     """Give a function its own step options; it stays an ordinary function.
 
@@ -120,11 +164,18 @@ def step(
         fn: The function, where the decorator is used without parentheses.
         retry: When to try again.
         timeout: Seconds for one attempt.
+        heartbeat: Seconds within which an attempt must call ``Attempt.heartbeat``, or it counts as dead.
         name: Its name in journals, if not its own: set it before you rename a function that runs depend on.
+        process: Run it in a process of its own: CPU work that would keep this one from everything else. It must be
+            a plain function at the top of a module, its arguments and result what JSON carries by their types.
+        local: Cheap, and no harm if it runs again: its result is recorded together with what comes after it, so that
+            many of them cost one write. A crash may repeat those since the last write.
     """
 
     def mark(function: F) -> F:
-        function.__perdure_step__ = StepOptions(retry=retry, timeout=timeout, name=name)  # type: ignore[attr-defined]
+        function.__perdure_step__ = StepOptions(  # type: ignore[attr-defined]
+            retry=retry, timeout=timeout, heartbeat=heartbeat, name=name, process=process, local=local
+        )
         return function
 
     return mark if fn is None else mark(fn)
@@ -143,6 +194,9 @@ class StepCall(NamedTuple):
     returns: Any
     fingerprint: str
     is_async: bool = False
+    heartbeat: float | None = None
+    process: bool = False
+    local: bool = False
 
     @classmethod
     def bind(
@@ -163,6 +217,9 @@ class StepCall(NamedTuple):
             options.returns if options.returns is not None else _looked_up(_returns, fn, encoding.returns_of),
             options.fingerprint if options.fingerprint is not None else encoding.fingerprint(args, kwargs, name),
             _looked_up(_asynchronous, fn, _is_async),
+            options.heartbeat if options.heartbeat is not None else own.heartbeat,
+            options.process or own.process,
+            options.local or own.local,
         )
 
     async def attempt(self, attempt: Attempt) -> Any:
@@ -173,21 +230,48 @@ class StepCall(NamedTuple):
         """
         token = _current.set(attempt)
         try:
-            if self.timeout is None:
+            if self.timeout is None and self.heartbeat is None:
                 return await self._body()
-            scope = asyncio.timeout(self.timeout)
-            try:
-                async with scope:
-                    return await self._body()
-            except TimeoutError as error:
-                if not scope.expired():
-                    raise
-                msg = f"step {self.name!r} took longer than its timeout of {self.timeout:g} s"
-                raise DeadlineExceeded(msg) from error
+            return await self._bounded(attempt)
         finally:
             _current.reset(token)
 
+    async def _bounded(self, attempt: Attempt) -> Any:
+        """Run the body, for as long as it may take and gives signs of life."""
+        loop = asyncio.get_running_loop()
+        whole, silence = asyncio.timeout(self.timeout), asyncio.timeout(self.heartbeat)
+
+        def heard() -> None:
+            if self.heartbeat is not None and not silence.expired():
+                silence.reschedule(loop.time() + self.heartbeat)
+
+        def beat(details: object) -> None:
+            loop.call_soon_threadsafe(heard)
+            attempt.heartbeat(details)
+
+        inner = _current.set(replace(attempt, beat=beat))
+        try:
+            async with whole, silence:
+                return await self._body()
+        except TimeoutError as error:
+            if whole.expired():
+                msg = f"step {self.name!r} took longer than its timeout of {self.timeout:g} s"
+            elif silence.expired():
+                way_out = "call Attempt.current().heartbeat() in it more often"
+                msg = f"step {self.name!r} gave no sign of life for {self.heartbeat:g} s: {way_out}"
+            else:
+                raise
+            raise DeadlineExceeded(msg) from error
+        finally:
+            _current.reset(inner)
+
     async def _body(self) -> Any:
+        if self.process:
+            attempt = _current.get()
+            within = attempting, [attempt.key, attempt.number, attempt.details]
+            return await run_in_process(
+                self.fn, self.args, self.kwargs, returns=self.returns, within=within, heard=attempt.heartbeat
+            )
         if self.is_async:
             return await self.fn(*self.args, **self.kwargs)
         value = await asyncio.to_thread(self.fn, *self.args, **self.kwargs)

@@ -12,7 +12,7 @@ from pydantic_core import from_json, to_json
 
 from perdure import errors
 from perdure.agent import Agent
-from perdure.context import DirectContext, Memory
+from perdure.direct import DirectContext, Memory
 from perdure.errors import CallFailed, PerdureError, SessionBusy, Undeliverable, UnknownName
 from perdure.messages import AgentId, Envelope, ErrorInfo
 from perdure.ports import Operation

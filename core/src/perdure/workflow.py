@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from perdure import encoding
-from perdure.context import Context
+from perdure.context import Again, Context
 from perdure.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,7 +77,11 @@ class Workflow(Generic[P, T]):
     async def run(self, ctx: Context, payload: bytes, /) -> bytes:
         """The workflow as a ``Program``: JSON in, JSON out."""
         arguments = self.parameters.decode(payload, f"the input of workflow {self.name!r}")
-        result = await self.fn(ctx, **arguments)  # type: ignore[call-arg]
+        try:
+            result = await self.fn(ctx, **arguments)  # type: ignore[call-arg]
+        except Again as again:
+            again.payload = self.encode_input(*again.arguments)
+            raise
         return encoding.encode(result, self.returns, f"the result of workflow {self.name!r}")
 
 

@@ -39,6 +39,10 @@ class Library:
 
         return run
 
+    def version(self, target: str) -> int:
+        assert target
+        return 1
+
     def target(self, callee: Callee, caller: str) -> str:
         assert caller
         return callee.name

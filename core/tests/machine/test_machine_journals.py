@@ -49,7 +49,7 @@ def test_iterating_a_set_of_strings_is_caught_by_the_fingerprint():
     assert json.loads(printed("machine.machine_hash_order", "1", journal)) == "completed"
     found = json.loads(printed("machine.machine_hash_order", "2", journal))
     assert "no longer fits its journal" in found
-    assert "passes other arguments to 'note'" in found
+    assert "passes other arguments there: step 'note'" in found
 
 
 def printed(module: str, seed: str, *arguments: str) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from perdure import AgentId
-from perdure.context import Callee, DirectContext, Memory
+from perdure.context import Callee
+from perdure.direct import DirectContext, Memory
 from perdure.errors import UnknownName
 from perdure.ports import AgentMiddleware, Model
 from perdure.testing import ManualClock

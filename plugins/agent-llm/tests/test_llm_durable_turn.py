@@ -67,6 +67,10 @@ class OneAgent:
 
         return turn
 
+    def version(self, target: str) -> int:
+        assert target
+        return 1
+
     def target(self, callee: Callee, caller: str) -> str:
         return callee.name
 

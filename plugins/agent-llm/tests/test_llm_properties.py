@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 from pydantic import BaseModel
 
 from perdure import Agent, AgentId, Context, Limits, tool
-from perdure.context import DirectContext, Memory
+from perdure.direct import DirectContext, Memory
 from perdure.errors import LimitExceeded, OutputInvalid
 from perdure.messages import ChatMessage, ModelResponse, ToolCall, ToolResult, Usage
 from perdure.testing import ManualClock, Script

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from perdure import Agent, Attempt, Context, Limits, Retry, Tool, tool
-from perdure.context import DirectContext, Memory
+from perdure.direct import DirectContext, Memory
 from perdure.errors import (
     InvalidInput,
     InvalidSetting,

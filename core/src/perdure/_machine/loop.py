@@ -262,6 +262,14 @@ class MachineLoop(asyncio.AbstractEventLoop):
         task.add_done_callback(self._task_done)
         return task
 
+    def spawn(self, coro: Coroutine[Any, Any, Any], context: Context, scope: str) -> MachineTask:
+        """Make a task that no code asked for, in a branch of its own."""
+        self._ordinal += 1
+        task = MachineTask(coro, loop=self, name=scope, context=context, place=(Branch(scope), self._ordinal))
+        self.tasks[task.ordinal] = task
+        task.add_done_callback(self._task_done)
+        return task
+
     def _task_done(self, task: MachineTask) -> None:
         self.tasks.pop(task.ordinal, None)
 

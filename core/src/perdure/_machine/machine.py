@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from perdure._machine.loop import DurableTimer, Evicted, MachineLoop
-from perdure.errors import NonDeterminism
+from perdure.errors import NewerJournal, NonDeterminism
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -45,6 +46,14 @@ TRANSITIONS: Final[dict[tuple[State, str], State]] = {
 }
 """State and event to the next state. The diagram in docs/durability.md is drawn from it."""
 
+CommandKind = Literal["step", "call", "answer", "timer", "send", "patch", "updated", "ask"]
+
+_SHOWN: Final = 5
+_AWAITED: Final = frozenset({"step", "call", "answer", "timer"})
+_ARRIVING: Final = frozenset({"event", "update"})
+RECORDED: Final = frozenset({"send", "patch", "updated"})
+"""What code does without waiting, and what the journal keeps a line of: a replay must do the same."""
+
 _ENDED: Final[dict[State, str]] = {"completed": "completed", "failed": "failed", "cancelled": "been cancelled"}
 
 
@@ -56,27 +65,33 @@ class Timer(NamedTuple):
 
 
 class Command(NamedTuple):
-    """Something that code wants and waits for.
+    """Something that code wants, and waits for or not.
 
     Attributes:
-        kind: ``step``, ``call``, ``answer`` (a request is to be opened) or ``timer``.
-        path: Structural identity; the entry that completes it carries the same.
+        kind: ``step``, ``call``, ``answer`` (a request is to be opened) or ``timer`` are waited for; ``send`` (a
+            ``Start`` or ``Delivery`` goes out), ``patch``, ``updated`` and ``ask`` (a request is handed on) are not.
+        path: Structural identity; the entry that completes or records it carries the same.
         name: For people and for the check on replay.
         fingerprint: Of the input; the entry's must be equal.
-        body: What the driver needs: a ``StepCall``, ``Start``, ``Request`` or ``Timer``.
+        body: What the driver needs: a ``StepCall``, ``Start``, ``Delivery``, ``Request`` or ``Timer``.
+        source: The author's line, as ``orders.py:42``.
     """
 
-    kind: Literal["step", "call", "answer", "timer"]
+    kind: CommandKind
     path: str
     name: str
     fingerprint: str
     body: Any
+    source: str = ""
 
 
 class Outcome(NamedTuple):
-    """How the code ended: ``value`` if completed, ``error`` otherwise."""
+    """How the code ended: ``value`` if completed, ``error`` otherwise.
 
-    status: Literal["completed", "failed", "cancelled"]
+    ``again`` is code that wants to begin anew, with ``value`` as its input; ``terminated`` was not asked.
+    """
+
+    status: Literal["completed", "failed", "cancelled", "terminated", "again"]
     value: Any = None
     error: BaseException | None = None
 
@@ -95,14 +110,31 @@ class Machine:
     Args:
         main: Makes the code's coroutine; called once, by ``begin``.
         now: The time (UTC seconds) at which the code begins.
+        arrive: Called, in the machine, with each event and update that is fed.
         debug: asyncio's debug mode for that code.
+
+    Attributes:
+        replaying: What is fed has been fed before, and what code does has been done before.
+        attempts: How often each step has been attempted.
+        heartbeats: JSON of what its attempts reported last, by path.
     """
 
-    def __init__(self, main: Callable[[], Coroutine[Any, Any, Any]], *, now: float, debug: bool = False) -> None:
+    def __init__(
+        self,
+        main: Callable[[], Coroutine[Any, Any, Any]],
+        *,
+        now: float,
+        arrive: Callable[[Entry], None] | None = None,
+        debug: bool = False,
+    ) -> None:
         self.state: State = "new"
         self.pending: dict[str, Command] = {}
         self.attempts: dict[str, int] = {}
+        self.heartbeats: dict[str, bytes] = {}
+        self.replaying: bool = False
         self._main = main
+        self._arrive = arrive
+        self._unproven: dict[str, Command] = {}
         self._futures: dict[str, asyncio.Future[Entry] | DurableTimer] = {}
         self._opened: dict[str, Command] = {}
         self._closed: list[Command] = []
@@ -130,11 +162,11 @@ class Machine:
 
         Raises:
             NonDeterminism: The code does not wait for this; the message names both sides.
+            NewerJournal: Only a newer release knows what this is.
             RuntimeError: The machine has not begun, is running, broken or evicted: an error of its driver.
         """
-        if entry.kind == "attempt":
-            self.attempts[entry.path] = entry.attempt
-            return Activation()
+        if entry.kind not in _AWAITED and (activation := self._feed_other(entry)) is not None:
+            return activation
         if self.state in _ENDED:
             raise self._mismatch(entry, f"the code has already {_ENDED[self.state]}")
         if entry.kind == "cancel":
@@ -143,6 +175,12 @@ class Machine:
             self._cancelled = entry.name
             if self._task is not None:
                 self._task.cancel(entry.name or None)
+            return self._run()
+        if entry.kind in _ARRIVING:
+            self._move("feed")
+            self.loop.now = max(self.now, entry.at)
+            if self._arrive is not None:
+                self.loop.call_soon(self._arrive, entry, context=contextvars.Context())
             return self._run()
         if self.state == "waiting":
             self._check(entry)
@@ -155,6 +193,17 @@ class Machine:
         elif not waiter.done():
             waiter.set_result(entry)
         return self._run()
+
+    def prove(self) -> None:
+        """The journal is at its end. Raises ``NonDeterminism`` if code did something that it has no line of."""
+        self.replaying = False
+        for command in self._unproven.values():
+            self._move("mismatch")
+            msg = (
+                f"the code no longer fits its journal. Recorded: nothing there. Now: {_said(command)}. Deploy code"
+                " that fits (or guard what is new with ctx.patched), and the run goes on; nothing of it is lost"
+            )
+            raise NonDeterminism(msg)
 
     def evict(self) -> None:
         """Give the machine up: code unwinds, and nothing durable can be done while it does. Idempotent."""
@@ -182,6 +231,14 @@ class Machine:
             if command.path in self.pending:
                 self._close(command.path)
 
+    def emit(self, command: Command) -> None:
+        """Do something without waiting; it goes out with the commit of this activation."""
+        if self.loop.refusing:
+            raise Evicted
+        self._opened[command.path] = command
+        if self.replaying and command.kind in RECORDED:
+            self._unproven[command.path] = command
+
     def set_timer(self, handle: DurableTimer) -> None:
         """A timer was set by the code (``asyncio.sleep``, ``timeout``, ``call_later``)."""
         self._open(Command("timer", handle.path, "timer", "", Timer(handle.when(), self.now)), handle)
@@ -192,6 +249,33 @@ class Machine:
             self._close(handle.path)
 
     # -- inside
+
+    def _feed_other(self, entry: Entry) -> Activation | None:
+        """Take note of an entry that sets nothing going; ``None`` for one that does."""
+        kind = entry.kind
+        if kind in RECORDED:
+            self._prove(entry)
+        elif kind == "attempt":
+            self.attempts[entry.path] = entry.attempt
+        elif kind == "heartbeat":
+            self.heartbeats[entry.path] = entry.value or b"null"
+        elif kind not in {"begin", "rejected"}:
+            if kind == "cancel" or kind in _ARRIVING:
+                return None
+            msg = (
+                f"the journal has a line of kind {kind!r} at {entry.path!r}, which this release does not know: it was"
+                " written by a newer one. Upgrade perdure, and the run goes on; nothing of it is lost"
+            )
+            raise NewerJournal(msg)
+        return Activation()
+
+    def _prove(self, entry: Entry) -> None:
+        """What the journal says that code did, it must have done in the activation before."""
+        command = self._unproven.pop(entry.path, None)
+        if command is None:
+            raise self._mismatch(entry, "the code does not do that there")
+        if (command.kind, command.fingerprint) != (entry.kind, entry.fingerprint):
+            raise self._mismatch(entry, f"the code does something else there: {_said(command)}")
 
     def _open(self, command: Command, waiter: asyncio.Future[Entry] | DurableTimer) -> None:
         self.pending[command.path] = command
@@ -251,21 +335,27 @@ class Machine:
     def _check(self, entry: Entry) -> None:
         command = self.pending.get(entry.path)
         if command is None:
-            waits = ", ".join(self.pending) or "nothing"
-            raise self._mismatch(entry, f"the code does not ask for that; it waits for {waits}")
+            first = list(islice(self.pending.values(), _SHOWN))
+            more = f" and {len(self.pending) - len(first)} more" if len(self.pending) > len(first) else ""
+            waits = ", ".join(map(_said, first)) or "nothing"
+            raise self._mismatch(entry, f"the code does not ask for that; it waits for {waits}{more}")
         if command.kind != entry.kind:
-            raise self._mismatch(entry, f"the code asks for a {command.kind} there")
+            raise self._mismatch(entry, f"the code asks for a {command.kind} there: {_said(command)}")
         if command.fingerprint != entry.fingerprint:
-            raise self._mismatch(
-                entry, f"the code passes other arguments to {command.name!r} there (fingerprint {command.fingerprint})"
-            )
+            raise self._mismatch(entry, f"the code passes other arguments there: {_said(command)}")
 
     def _mismatch(self, entry: Entry, found: str) -> NonDeterminism:
         self._move("mismatch")
-        recorded = f"{entry.kind} {entry.name or entry.path!r} at {entry.path!r}"
-        if entry.fingerprint:
-            recorded += f" (fingerprint {entry.fingerprint})"
+        recorded = _said(entry)
         return NonDeterminism(
             f"the code no longer fits its journal. Recorded: {recorded}. Now: {found}. Deploy code that fits, and"
             " the run goes on; nothing of it is lost"
         )
+
+
+def _said(thing: Command | Entry) -> str:
+    """A command or an entry, for people: what, where in the journal, from which line, with what."""
+    said = f"{thing.kind} {thing.name or thing.path!r} at {thing.path!r}"
+    details = [thing.source, f"fingerprint {thing.fingerprint}" if thing.fingerprint else ""]
+    inside = ", ".join(filter(None, details))
+    return f"{said} ({inside})" if inside else said

@@ -228,7 +228,7 @@ class EngineKit:
         assert (await run.wait(0.05)).status == "waiting"
         clock.advance(2)
         assert await h.result(run) - began >= 3600
-        assert [entry.kind for entry in await h.runtime.query.journal(run.id)] == ["timer"]
+        assert [entry.kind for entry in await h.runtime.query.journal(run.id)] == ["begin", "timer"]
 
     async def test_an_overdue_timer_fires_after_a_restart(self, h: Harness, clock: ManualClock) -> None:
         run = await h.start(programs.sleeper, 3600.0)

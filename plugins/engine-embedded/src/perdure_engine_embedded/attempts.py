@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from pydantic_core import from_json
+
+from perdure import encoding
 from perdure.errors import PayloadTooLarge
+from perdure.execution import step_key
 from perdure.messages import Entry, ErrorInfo
 from perdure.ports import StepInfo
 from perdure.steps import Attempt
@@ -19,9 +23,24 @@ if TYPE_CHECKING:
     from perdure.ports import EngineParts
     from perdure.steps import StepCall
 
+_SECOND: Final = 1.0
 
-async def attempt(parts: EngineParts, start: Start, command: Command, number: int) -> tuple[Entry, float | None]:
+
+async def attempt(
+    parts: EngineParts,
+    start: Start,
+    command: Command,
+    before: tuple[int, bytes | None],
+    tell: Callable[[bytes], None],
+) -> tuple[Entry, float | None]:
     """Make one attempt.
+
+    Args:
+        parts: What the engine stands on.
+        start: Whose step it is.
+        command: The step.
+        before: Which attempt this is, and JSON of what the one before reported last.
+        tell: Takes what this one reports, as JSON.
 
     Returns:
         The entry for the journal: kind ``step`` with the outcome, or kind ``attempt`` if another one is to follow;
@@ -29,8 +48,11 @@ async def attempt(parts: EngineParts, start: Start, command: Command, number: in
     """
     call: StepCall = command.body
     started = parts.clock.now()
-    key = f"{start.run}:{command.path}"
-    body: Callable[[], Awaitable[Any]] = partial(call.attempt, Attempt(key, number))
+    key = step_key(start, command.path)
+    number, told = before
+    pulse = Pulse(tell)
+    attempted = Attempt(key, number, from_json(told) if told is not None else None, pulse.beat)
+    body: Callable[[], Awaitable[Any]] = partial(call.attempt, attempted)
     if parts.step_middleware:
         info = StepInfo(start, command.path, call.name, call.role, number, key)
         for middleware in reversed(parts.step_middleware):
@@ -52,6 +74,8 @@ async def attempt(parts: EngineParts, start: Start, command: Command, number: in
             raise  # it was us who cancelled it
         error = ErrorInfo.of(raised).model_dump_json().encode()
         pause = call.retry.pause(number, raised)
+    finally:
+        pulse.stop()
     entry = Entry(
         kind="step" if pause is None else "attempt",
         path=command.path,
@@ -63,5 +87,45 @@ async def attempt(parts: EngineParts, start: Start, command: Command, number: in
         attempt=number,
         started=started,
         role=call.role,
+        source=command.source,
     )
     return entry, pause
+
+
+class Pulse:
+    """What an attempt reports, passed on about once a second: the first at once, then the latest.
+
+    Args:
+        tell: Is given JSON, on the event loop.
+    """
+
+    def __init__(self, tell: Callable[[bytes], None]) -> None:
+        self._tell = tell
+        self._loop = asyncio.get_running_loop()
+        self._latest: bytes | None = None
+        self._rest: asyncio.TimerHandle | None = None
+        self._stopped = False
+
+    def beat(self, details: object) -> None:
+        """Report. From any thread. Raises ``NotEncodable``."""
+        if details is not None:
+            data = encoding.encode(details, Any, "what a heartbeat reports")
+            self._loop.call_soon_threadsafe(self._note, data)
+
+    def stop(self) -> None:
+        """Nothing more is passed on: the attempt is over."""
+        self._stopped = True
+        if self._rest is not None:
+            self._rest.cancel()
+
+    def _note(self, data: bytes) -> None:
+        self._latest = data
+        if self._rest is None:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        self._rest = None
+        if self._latest is not None and not self._stopped:
+            self._tell(self._latest)
+            self._latest = None
+            self._rest = self._loop.call_later(_SECOND, self._pass_on)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from perdure.errors import (
@@ -23,20 +24,23 @@ from perdure.errors import (
     UnknownName,
 )
 from perdure.execution import Execution
-from perdure.messages import Claim, Commit, Delivery, ErrorInfo, Loaded, RunFilter
+from perdure.messages import HALTED, Claim, Commit, Delivery, Entry, ErrorInfo, Loaded, RunFilter
 from perdure_engine_embedded.attempts import attempt
 from perdure_engine_embedded.coding import CodedStore
+from perdure_engine_embedded.inquiries import query, update
 from perdure_engine_embedded.live import Batch, Live
+from perdure_engine_embedded.patience import Patience
 from perdure_engine_embedded.reporting import Reports
 from perdure_engine_embedded.schemas import misfit
 from perdure_engine_embedded.waiting import Waiters
+from perdure_engine_embedded.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
     from perdure.execution import Command
-    from perdure.messages import Accepted, RunView, Start
-    from perdure.ports import DurableStore, EngineParts, Query
+    from perdure.messages import Accepted, Inquiry, RunView, Start
+    from perdure.ports import DurableStore, EngineParts, Query, Upkeep
     from perdure_engine_embedded.settings import EngineSettings
 
 _log = logging.getLogger("perdure.engine")
@@ -44,6 +48,8 @@ _BATCH: Final = 256
 _QUIET: Final = 0.02  # seconds between two claims that nobody here asked for
 _STUMBLES: Final = 5  # unexpected errors in a row after which a run is parked
 _POISON: Final = "perdure.Poison"
+_IN_VAIN: Final = frozenset({_POISON, "perdure.errors.DataCorrupted"})
+_LOCAL: Final = 256  # outcomes of local steps that wait to be written together, at most
 
 
 class EmbeddedEngine:
@@ -58,16 +64,19 @@ class EmbeddedEngine:
         self._parts = parts
         self._settings = settings
         self._store: DurableStore = CodedStore(parts.store, parts.codecs) if parts.codecs else parts.store
-        self._worker = f"worker_{secrets.token_hex(8)}"
+        self._worker = parts.worker or f"worker_{secrets.token_hex(8)}"
         self._live: dict[str, Live] = {}
         self._cache: OrderedDict[str, Live] = OrderedDict()
+        self._backlog: deque[Claim] = deque()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._patience = Patience(settings.pause)
         self._reports = Reports(self._store, parts.observers)
         self._waiters = Waiters(self._store, self._store, self._drives)
         self._poke = asyncio.Event()
         self._next_wake: float | None = None
         self._driving = False
         self._ticker: asyncio.TimerHandle | None = None
+        self._watchdog: Watchdog | None = None
 
     # -- the port
 
@@ -76,10 +85,20 @@ class EmbeddedEngine:
         """The views on what this engine drives."""
         return self._store
 
+    @property
+    def upkeep(self) -> Upkeep:
+        """What operators do to finished runs."""
+        return self._store
+
     async def start(self) -> None:
         """Begin to drive. Runs that were interrupted go on; parked ones are given another try."""
         self._driving = True
         self._tick()
+        if self._settings.stall:
+            loop = asyncio.get_running_loop()
+            driving = partial(self._driven, loop)
+            self._watchdog = Watchdog(loop.call_soon_threadsafe, self._settings.stall, driving=driving)
+            self._watchdog.start()
         self._spawn(self._drive(), "perdure-engine")
         await self._reports.catch_up()
         await self._retry_parked()
@@ -92,12 +111,15 @@ class EmbeddedEngine:
         self._poke.set()
         if self._ticker is not None:
             self._ticker.cancel()
+        if self._watchdog is not None:
+            self._watchdog.stop()
         if self._tasks and grace > 0:
             await asyncio.wait(self._tasks, timeout=grace)
         for live in [*self._live.values(), *self._cache.values()]:
             live.give_up()
         self._live.clear()
         self._cache.clear()
+        self._backlog.clear()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -119,6 +141,15 @@ class EmbeddedEngine:
         """Return the run when it is terminal or parked, waits for an answer (on demand), or at the timeout."""
         return await self._waiters.wait(run, timeout=timeout, until_waiting=until_waiting)
 
+    async def inquire(self, inquiry: Inquiry, *, timeout: float | None = None) -> bytes:
+        """Ask a run's code; return the answer's JSON."""
+        if inquiry.kind == "query":
+            live = self._live.get(inquiry.run) or self._cache.get(inquiry.run)
+            settled = live is not None and not live.busy and not live.has_arrivals
+            execution = live.execution if settled and live is not None else None
+            return await query(self._store, self._parts.programs, inquiry, execution)
+        return await update(self._store, self.deliver, inquiry, self._parts.clock, timeout)
+
     async def _accept(self, item: Start | Delivery) -> Accepted:
         """In a task of its own: a caller that hangs up must not take along what the store has given this worker."""
         taking = asyncio.get_running_loop().create_task(self._accept_and_take(item), name="perdure-accept")
@@ -127,7 +158,8 @@ class EmbeddedEngine:
         return await asyncio.shield(taking)
 
     async def _accept_and_take(self, item: Start | Delivery) -> Accepted:
-        accepted, claims = await self._store.accept([item], worker=self._worker if self._driving else None)
+        wanted = self._worker if self._driving and self._room > 0 else None
+        accepted, claims = await self._store.accept([item], worker=wanted)
         self._take(claims)
         return accepted[0]
 
@@ -143,14 +175,18 @@ class EmbeddedEngine:
         seen = -1
         while self._driving:
             self._poke.clear()
-            try:
-                claims, self._next_wake = await self._store.claim(self._worker, self._parts.clock.now(), limit=_BATCH)
-            except StoreUnavailable as error:
-                _log.warning("the store cannot be claimed from: %s; trying again", error)
-                await self._pause(self._settings.pause)
+            limit = min(_BATCH, self._room)
+            if limit <= 0:
+                await self._poke.wait()  # a run that makes room
                 continue
+            try:
+                claims, self._next_wake = await self._store.claim(self._worker, self._parts.clock.now(), limit=limit)
+            except StoreUnavailable as error:
+                await self._patience.wait(error)
+                continue
+            self._patience.over()
             self._take(claims)
-            if len(claims) < _BATCH:
+            if len(claims) < limit:
                 seen = await self._rest(seen)
 
     async def _rest(self, seen: int) -> int:
@@ -182,10 +218,28 @@ class EmbeddedEngine:
         finally:
             handle.cancel()
 
+    @property
+    def _room(self) -> int:
+        """How many more runs may move at once."""
+        return self._settings.active - len(self._live) - len(self._backlog)
+
+    def _drop(self, live: Live) -> None:
+        """A run moves no more; another one may."""
+        if self._live.get(live.run) is live:
+            del self._live[live.run]
+        was_full = self._room <= 1
+        if self._backlog and len(self._live) < self._settings.active:
+            self._take([self._backlog.popleft()])
+        if was_full:
+            self._poke.set()
+
     def _take(self, claims: Iterable[Claim]) -> None:
-        """Go on with runs that have something to do."""
+        """Go on with runs that have something to do; those above the limit wait in line."""
         for claim in claims:
             run = claim.start.run
+            if run not in self._live and len(self._live) >= self._settings.active:
+                self._backlog.append(claim)
+                continue
             live = self._live.get(run)
             if live is None:
                 live = self._cache.pop(run, None)
@@ -243,8 +297,7 @@ class EmbeddedEngine:
             try:
                 return await self._store.load(run)
             except StoreUnavailable as error:
-                _log.warning("run %s waits, the store cannot be read: %s", run, error)
-                await self._pause(self._settings.pause)
+                await self._patience.wait(error)
 
     # -- moving a run
 
@@ -264,10 +317,13 @@ class EmbeddedEngine:
             live.running.pop(command.path, None)
             return
         live.running[command.path] = asyncio.current_task()
-        number = execution.machine.attempts.get(command.path, 0) + 1
+        machine = execution.machine
+        number = machine.attempts.get(command.path, 0) + 1
+        tell = partial(self._beat, live, command)
         try:
             while True:
-                entry, pause = await attempt(self._parts, live.start, command, number)
+                told = machine.heartbeats.get(command.path)
+                entry, pause = await attempt(self._parts, live.start, command, (number, told), tell)
                 if live.gone:
                     return
                 live.complete(entry)
@@ -285,6 +341,12 @@ class EmbeddedEngine:
         finally:
             live.running.pop(command.path, None)
 
+    def _beat(self, live: Live, command: Command, details: bytes) -> None:
+        """An attempt has said how far it is."""
+        if not live.gone:
+            live.complete(Entry("heartbeat", command.path, self._parts.clock.now(), command.name, value=details))
+            self._spawn(self._guard(live, self._work, live, None), f"perdure-run-{live.run}")
+
     async def _settle(self, live: Live) -> Command | None:
         """Feed and commit until nothing is left; return a step for the caller's own task."""
         if live.busy or live.gone:
@@ -298,6 +360,10 @@ class EmbeddedEngine:
                     if live.running:
                         break
                     batch = Batch(release=True)
+                if batch.may_wait and 0 < len(batch.entries) < _LOCAL:
+                    steps += self._turn_to_steps(live, batch)
+                    live.hold(batch)
+                    continue
                 if not await self._write(live, batch):
                     return None
                 steps += self._turn_to_steps(live, batch)
@@ -319,6 +385,8 @@ class EmbeddedEngine:
                 task.cancel()  # it takes itself off
             else:
                 live.running.pop(command.path, None)
+        if live.suspending is not None:
+            return []
         wanted = batch.wants("step")
         live.running.update((command.path, None) for command in wanted)
         return wanted
@@ -339,9 +407,9 @@ class EmbeddedEngine:
         if commit.wake_at is not None and (self._next_wake is None or commit.wake_at < self._next_wake):
             self._next_wake = commit.wake_at
             self._poke.set()
-        if batch.outcome is not None:
-            self._live.pop(live.run, None)
+        if batch.outcome is not None or commit.status in HALTED:
             live.give_up()
+            self._drop(live)
         elif not commit.active and live.epoch == commit.epoch and not live.has_arrivals:
             self._shelve(live)  # unless it was claimed anew while this was being written
         if batch.outcome is not None or commit.asks or not commit.active:
@@ -349,31 +417,33 @@ class EmbeddedEngine:
         if commit.asks:
             self._waiters.asked()
         self._take(claims)
-        return batch.outcome is None
+        return not live.gone
 
     async def _commit(self, live: Live, commit: Commit) -> list[Claim] | None:
         """Commit; on refusal drop the machine and start again from what the store has."""
         while True:
             try:
-                return list(await self._store.commit(commit, worker=self._worker))
+                claims = await self._store.commit(commit, worker=self._worker)
             except StoreUnavailable as error:
                 if not self._driving:
                     raise
-                _log.warning("run %s waits, the store cannot write: %s", live.run, error)
-                await self._pause(self._settings.pause)
+                await self._patience.wait(error)
             except LeaseLost as error:
                 _log.info("run %s goes on elsewhere: %s", live.run, error)
                 if live.epoch > commit.epoch:  # it came back to us under a newer claim
                     self._reopen(live)
                 else:
-                    self._live.pop(live.run, None)
                     live.give_up()
+                    self._drop(live)
                 self._poke.set()
                 return None
             except CommitConflict as error:
                 _log.info("run %s is reloaded: %s", live.run, error)
                 self._reopen(live)
                 return None
+            else:
+                self._patience.over()
+                return list(claims)
 
     def _reopen(self, live: Live) -> None:
         claim = live.forget()
@@ -394,8 +464,8 @@ class EmbeddedEngine:
         """Set a run aside, visibly; if it is to be cancelled, it ends here, as its code cannot be run."""
         commit = live.parking(error, self._parts.clock.now(), unreported=self._reports.wanted)
         _log.error("run %s (%s) is %s: %s", live.run, live.start.target, commit.status, error)
-        self._live.pop(live.run, None)
         live.give_up()
+        self._drop(live)
         claims = await self._commit(live, commit)
         if claims is not None:
             self._reports.committed(live.start, commit)
@@ -404,19 +474,22 @@ class EmbeddedEngine:
 
     def _shelve(self, live: Live) -> None:
         """A run that waits: its machine stays in the cache for as long as there is room."""
-        self._live.pop(live.run, None)
         self._cache[live.run] = live
+        self._drop(live)
         while len(self._cache) > self._settings.cache:
             self._cache.popitem(last=False)[1].give_up()
 
     # -- odds and ends
 
     async def _retry_parked(self) -> None:
-        """A fixed deployment resumes what was parked, unless it is poison."""
-        for view in await self._store.runs(RunFilter(status=("parked",)), limit=_BATCH):
-            if view.error is None or view.error.type != _POISON:
-                key = f"resume-{self._worker}"
-                await self.deliver(Delivery(view.id, "resume", key, self._parts.clock.now()))
+        """A fixed deployment resumes what was parked, unless that is known to be in vain."""
+        parked, before = RunFilter(status=("parked",)), None
+        while views := await self._store.runs(parked, before=before, limit=_BATCH):
+            for view in views:
+                if view.error is None or view.error.type not in _IN_VAIN:
+                    key = f"resume-{self._worker}"
+                    await self.deliver(Delivery(view.id, "resume", key, self._parts.clock.now()))
+            before = views[-1].id
 
     async def _check_answer(self, delivery: Delivery) -> None:
         request = await self._store.request(delivery.key)
@@ -436,6 +509,13 @@ class EmbeddedEngine:
     def _tick(self) -> None:
         self._store.tick(self._worker, self._parts.clock.now())
         self._ticker = asyncio.get_running_loop().call_later(self._settings.tick, self._tick)
+
+    def _driven(self, loop: asyncio.AbstractEventLoop) -> str | None:
+        """The run whose code is being executed; asked by the watchdog, from its thread."""
+        task = asyncio.current_task(loop)
+        name = task.get_name() if task is not None else ""
+        live = self._live.get(name.removeprefix("perdure-run-").removeprefix("perdure-open-"))
+        return f"run {live.run!r} ({live.start.target})" if live is not None else None
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
         if not self._driving:

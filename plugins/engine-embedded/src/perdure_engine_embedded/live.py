@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from pydantic_core import from_json
 
 from perdure.errors import NonDeterminism, PayloadTooLarge
 from perdure.execution import RECORDED, Activation, Outcome, cancelled_reason
-from perdure.messages import TERMINAL, Claim, Commit, Delivery, Entry, ErrorInfo, Start
+from perdure.messages import Claim, Commit, Delivery, Entry, ErrorInfo, Start
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterator, Sequence
 
     from perdure.execution import Command, Execution
-    from perdure.messages import EntryKind
+    from perdure.messages import EntryKind, Status
 
 _STIRRING: Final = frozenset({"resume", "cancel", "terminate"})
 """What sets a run going that was set aside."""
@@ -60,11 +60,17 @@ class Batch:
         return [command for command in self.opened.values() if command.kind in kinds]
 
     @property
+    def weight(self) -> int:
+        """Grows with whatever is added."""
+        own = (self.outcome is not None) + (self.progress is not None)
+        return own + len(self.entries) + len(self.consumed) + len(self.opened) + len(self.closed)
+
+    @property
     def must_be_written(self) -> bool:
         """Whether it holds anything but steps to be attempted, which a replay asks for again by itself."""
-        return bool(
-            self.entries or self.consumed or self.outcome or self.release or self.progress is not None
-        ) or any(command.kind != "step" for command in (*self.opened.values(), *self.closed))
+        return bool(self.entries or self.consumed or self.outcome or self.release or self.progress is not None) or any(
+            command.kind != "step" for command in (*self.opened.values(), *self.closed)
+        )
 
     @property
     def may_wait(self) -> bool:
@@ -98,6 +104,7 @@ class Live:
         self.gone = False
         self.suspending: bytes | None = None
         self._held: Batch | None = None
+        self._put_off: list[Delivery] = []
         self._arrived: deque[Entry | Delivery] = deque()
         self._inbox: dict[str, Delivery] = {}
         self._begun: Activation | None = None
@@ -147,9 +154,8 @@ class Live:
         execution = self.execution
         if execution is None or self.gone:
             return None
-        held, self._held = self._held, None
-        batch = held or Batch()
-        known = len(batch.entries)
+        batch = self._held or Batch()
+        before = batch.weight
         if self._begun is not None:
             if self.seq == 0 and any(command.kind != "step" for command in self._begun.opened):
                 batch.entries.append(Entry("begin", "begin", now, started=self.start.at))
@@ -163,25 +169,21 @@ class Live:
                 batch.firm = batch.firm or arrived.kind != "step" or not command.body.local
                 batch.entries.append(arrived)
                 batch.add(execution.feed(arrived), now)
-        while batch.outcome is None and self.suspending is None and (timer := execution.due(now)) is not None:
-            batch.firm = True
-            entry = Entry("timer", timer.path, now, timer.name, started=timer.body.since)
-            batch.entries.append(entry)
-            batch.add(execution.feed(entry), now)
+        if self.suspending is None:
+            _fire(batch, execution, now)
         if (progress := execution.progress()) is not None:
             batch.progress = progress.model_dump_json().encode()
-        if held is not None and len(batch.entries) == known and not (batch.must_be_written and batch.opened):
-            self._held = held  # nothing new: it goes on waiting
+        if batch.weight == before:
             return None
-        if not (batch.must_be_written or batch.opened or batch.closed):
-            return None
+        self._held = None
         return batch
 
     def _receive(self, batch: Batch, delivery: Delivery, execution: Execution, now: float) -> None:
         """Take something from the inbox."""
         kind = delivery.kind
         if self.suspending is not None and kind not in _STIRRING:
-            return  # it stays in the inbox
+            self._put_off.append(delivery)
+            return
         entry: Entry | None = None
         if kind == "suspend":
             self.suspending = delivery.value or b'""'
@@ -189,7 +191,10 @@ class Live:
             reason = from_json(delivery.value or b'""')
             batch.outcome = Outcome("terminated", error=RuntimeError(reason))
         else:
-            self.suspending = None
+            if self.suspending is not None:
+                self.suspending = None
+                self._arrived.extendleft(reversed(self._put_off))
+                self._put_off.clear()
             entry = _entry_of(delivery, execution, now)
         batch.consumed.append((delivery.key, -1 if entry is None else self.seq + len(batch.entries)))
         if entry is not None:
@@ -205,9 +210,12 @@ class Live:
         if outcome is not None and outcome.status == "again":
             return self._renewal(batch, now, execution, outcome)
         ended = outcome is not None
-        active = not ended and (bool(self.running) or any(c.kind == "step" for c in batch.opened.values()))
+        halts = not ended and self.suspending is not None and not self.running
+        active = not (ended or halts) and (
+            bool(self.running) or any(command.kind == "step" for command in batch.opened.values())
+        )
         status = outcome.status if outcome is not None else "running" if active else "waiting"
-        value, error = _result(outcome)
+        value, error = _result(outcome) if not halts else (None, self._suspended())
         completed = status == "completed"
         sent = [command.body for command in batch.opened.values() if command.kind == "send"]
         return Commit(
@@ -230,9 +238,9 @@ class Live:
             closes=tuple(command.body.id for command in batch.closed if command.kind == "answer"),
             log=execution.log() if completed else (),
             state=execution.state() if completed else None,
-            status=status,
+            status="suspended" if halts else cast("Status", status),
             active=active,
-            wake_at=None if ended else execution.wake_at(),
+            wake_at=None if ended or halts else execution.wake_at(),
             value=value,
             error=error,
             unreported=unreported and ended,
@@ -279,30 +287,22 @@ class Live:
         kinds = {delivery.kind for delivery in self._inbox.values()}
         ends = "terminated" if "terminate" in kinds else "cancelled" if "cancel" in kinds else None
         info = error.model_dump_json().encode()
-        return self._halt(ends or "parked", info, now, unreported=unreported and ends is not None)
-
-    def suspension(self, now: float) -> Commit:
-        """What to write when nothing of it runs any more, as was asked."""
-        reason = from_json(self.suspending or b'""')
-        info = ErrorInfo(type="perdure.Suspended", message=reason or "somebody asked for it")
-        return self._halt("suspended", info.model_dump_json().encode(), now, unreported=False)
-
-    def _halt(
-        self, status: Literal["parked", "suspended", "cancelled", "terminated"], info: bytes, now: float, *, unreported: bool
-    ) -> Commit:
-        ended = status in TERMINAL
         return Commit(
             self.run,
             self.epoch,
             self.seq,
             now,
             consumed=tuple((key, -1) for key, delivery in self._inbox.items() if delivery.kind in _STIRRING),
-            deliveries=self._reply(now, None, info) if ended else (),
-            status=status,
+            deliveries=self._reply(now, None, info) if ends else (),
+            status=ends or "parked",
             active=False,
             error=info,
-            unreported=unreported,
+            unreported=unreported and ends is not None,
         )
+
+    def _suspended(self) -> bytes:
+        reason = from_json(self.suspending or b'""')
+        return ErrorInfo(type="perdure.Suspended", message=reason or "somebody asked for it").model_dump_json().encode()
 
     def committed(self, batch: Batch) -> None:
         """A batch is written."""
@@ -345,15 +345,22 @@ def _record(command: Command, now: float) -> Entry:
     return Entry(kind, command.path, now, command.name, command.fingerprint, value, error, source=command.source)
 
 
+def _fire(batch: Batch, execution: Execution, now: float) -> None:
+    """Feed the timers that are due."""
+    while batch.outcome is None and (timer := execution.due(now)) is not None:
+        batch.firm = True
+        entry = Entry("timer", timer.path, now, timer.name, started=timer.body.since)
+        batch.entries.append(entry)
+        batch.add(execution.feed(entry), now)
+
+
 def _entry_of(delivery: Delivery, execution: Execution, now: float) -> Entry | None:
     """The journal's entry for a delivery, or ``None`` if the code no longer waits for it."""
     kind = delivery.kind
     if kind == "cancel":
         return Entry("cancel", "cancel", now, from_json(delivery.value or b'""'), started=delivery.at)
     if kind == "event":
-        return Entry(
-            "event", f"event:{delivery.key}", now, delivery.name, value=delivery.value, started=delivery.at
-        )
+        return Entry("event", f"event:{delivery.key}", now, delivery.name, value=delivery.value, started=delivery.at)
     if kind == "update":
         return _update(delivery, execution, now)
     if kind == "reply":
@@ -415,7 +422,7 @@ def _within(batch: Batch, limit: int) -> Outcome | None:
 
 def _too_large(what: str, size: int, limit: int) -> Outcome:
     msg = (
-        f"{what} has {size:,} bytes, the limit is {limit:,} (setting max_payload): write it somewhere and pass or return"
-        " where it lies"
+        f"{what} has {size:,} bytes, the limit is {limit:,} (setting max_payload): write it somewhere, and pass or"
+        " return where it lies"
     )
     return Outcome("failed", error=PayloadTooLarge(msg))

@@ -6,14 +6,15 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
-from perdure.messages import ErrorInfo, Reported, RunView, Start
+from perdure.messages import HALTED, TERMINAL, ErrorInfo, Reported, RunView
+from perdure_engine_embedded.inquiries import start_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from perdure.messages import Commit, Entry
+    from perdure.messages import Commit, Entry, Start
     from perdure.ports import DurableStore, Observer
 
 _log = logging.getLogger("perdure.engine")
@@ -55,7 +56,7 @@ class Reports:
         self._told.add(start.run)
         if commit.entries:
             self.recorded(start, commit.entries)
-        if commit.status in {"completed", "failed", "cancelled", "parked"}:
+        if commit.status in TERMINAL or commit.status in HALTED:
             self._told.discard(start.run)
             self.finished(start, view_of(start, commit), durable=commit.unreported)
 
@@ -85,18 +86,7 @@ class Reports:
                 return
 
     async def _tell_again(self, view: RunView) -> None:
-        start = Start(
-            run=view.id,
-            kind=view.kind,
-            target=view.target,
-            input=to_json(view.input),
-            at=view.created,
-            session=view.session,
-            key=view.key,
-            parent=view.parent,
-            path=view.path,
-            headers=view.headers,
-        )
+        start = start_of(view)
         entries: list[Entry] = []
         while part := await self._store.journal(view.id, after=len(entries)):
             entries += part

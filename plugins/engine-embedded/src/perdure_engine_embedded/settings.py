@@ -10,14 +10,18 @@ class EngineSettings(BaseModel):
 
     Attributes:
         cache: How many waiting machines stay in memory; the others are rebuilt from their journals.
+        active: How many runs may move at the same time in this process; the others wait in the store.
         takeovers: How many workers a run may kill before it is parked as poison.
         tick: Seconds between signs of life to the store; several per lease.
         pause: Seconds to wait before trying again after the store could not write.
+        stall: Seconds without a turn of the event loop after which a warning names the line that blocks it; 0 is off.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     cache: int = Field(default=1024, ge=0)
+    active: int = Field(default=2048, ge=1)
     takeovers: int = Field(default=5, ge=1)
     tick: float = Field(default=1.0, gt=0)
     pause: float = Field(default=1.0, gt=0)
+    stall: float = Field(default=1.0, ge=0)

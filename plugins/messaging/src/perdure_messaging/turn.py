@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
-from perdure.context import DirectContext
+from perdure.direct import DirectContext
 from perdure.errors import NotDurable, SessionBusy
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from perdure import hookimpl
-from perdure.context import DirectContext
+from perdure.direct import DirectContext
 from perdure.ports import AgentMiddleware
 from perdure_otel.settings import SECTION, Settings
 

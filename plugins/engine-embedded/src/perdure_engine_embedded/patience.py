@@ -1,0 +1,66 @@
+"""Waits out a store that cannot write: a full disk, a lock that somebody keeps."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from perdure.errors import StoreUnavailable
+
+_log = logging.getLogger("perdure.engine")
+_LONGEST: Final = 30.0
+
+
+class Patience:
+    """Everybody whom the store refuses waits here. One is let through at a time, to try; all go on when it can.
+
+    Says once that it begins and once that it is over: a thousand runs on a full disk are one trouble.
+
+    Args:
+        pause: Seconds before the first new try; it doubles up to 30.
+    """
+
+    def __init__(self, pause: float) -> None:
+        self._first = self._pause = pause
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._next: asyncio.TimerHandle | None = None
+        self._began: float | None = None
+
+    async def wait(self, error: StoreUnavailable) -> None:
+        """Return when it is worth another try."""
+        loop = asyncio.get_running_loop()
+        if self._began is None:
+            self._began = loop.time()
+            _log.warning("the store refuses: %s; what is under way waits and goes on by itself", error)
+        waiter: asyncio.Future[None] = loop.create_future()
+        self._waiting.add(waiter)
+        if self._next is None:
+            self._next = loop.call_later(self._pause, self._let_one_try)
+            self._pause = min(self._pause * 2, max(_LONGEST, self._first))
+        try:
+            await waiter
+        finally:
+            self._waiting.discard(waiter)
+
+    def over(self) -> None:
+        """The store has taken something."""
+        if self._began is None:
+            return
+        seconds = asyncio.get_running_loop().time() - self._began
+        _log.warning("the store takes again what it is given, after %.0f s", seconds)
+        self._began, self._pause = None, self._first
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _let_one_try(self) -> None:
+        self._next = None
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+                break
