@@ -235,7 +235,7 @@ class Live:
                 *self._deliveries(batch, now, value, error),
             ),
             asks=() if ended else tuple(command.body for command in batch.wants("answer", "ask")),
-            closes=tuple(command.body.id for command in batch.closed if command.kind == "answer"),
+            closes=self._closes(batch),
             log=execution.log() if completed else (),
             state=execution.state() if completed else None,
             status="suspended" if halts else cast("Status", status),
@@ -275,7 +275,7 @@ class Live:
                 *self._withdrawals(batch, now),
                 *kept,
             ),
-            closes=tuple(command.body.id for command in batch.closed if command.kind == "answer"),
+            closes=self._closes(batch),
             status="pending",
             active=False,
             progress=batch.progress,
@@ -323,6 +323,11 @@ class Live:
     def _deliveries(self, batch: Batch, now: float, value: bytes | None, error: bytes | None) -> tuple[Delivery, ...]:
         reply = self._reply(now, value, error) if batch.outcome is not None else ()
         return (*self._withdrawals(batch, now), *reply)
+
+    def _closes(self, batch: Batch) -> tuple[str, ...]:
+        """The requests that code gave up. One whose answer is in the inbox is answered: to close it is a conflict."""
+        gone = (command.body.id for command in batch.closed if command.kind == "answer")
+        return tuple(request for request in gone if request not in self._inbox)
 
     @staticmethod
     def _withdrawals(batch: Batch, now: float) -> Iterator[Delivery]:
