@@ -6,7 +6,7 @@ Who works and who is told of it is not known here; what a call gave something to
 from __future__ import annotations
 
 from itertools import count
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
 from perdure.errors import RequestClosed, UnknownName
 from perdure.messages import Accepted, AgentId, Commit, Delivery, Reported, Start
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from perdure.messages import RunFilter
 
 Touched = dict[str, Run]
-
-_WAKES: Final = frozenset({"resume", "cancel", "terminate"})
-"""A halted run is woken by these alone: anything else would only make it fail, and park, again."""
 
 
 class Ledger:
@@ -105,7 +102,8 @@ class Ledger:
 
     def _new(self, start: Start, before: Run | None) -> Run:
         order = next(self._order)
-        run = Run(start._replace(reuse="join"), order, order, start.at, start.at, wake_at=start.due)
+        run = Run(start._replace(reuse="join"), order, order, start.at, start.at)
+        run.delayed, run.wake_at = start.due is not None, start.due
         if before is not None:
             run.start = run.start._replace(generation=before.start.generation + 1)
             run.epoch, run.children, run.asking = before.epoch, before.children, before.asking
@@ -120,11 +118,7 @@ class Ledger:
             return False
         if delivery.kind == "answer" and not self._answered(delivery):
             return False
-        if run.halted and delivery.kind in _WAKES:
-            run.status, run.error = "pending", None
-        run.delivered[delivery.key] = run.inbox[delivery.key] = delivery
-        run.fresh = True
-        run.updated = max(run.updated, delivery.at)
+        run.hear(delivery)
         touched[run.id] = run
         return True
 
@@ -144,11 +138,9 @@ class Ledger:
         if commit.entries:
             run.takeovers = 0
         if run.session is not None:
-            session = self.sessions[run.session]
-            session.log.extend((run.life, data) for data in commit.log)
-            session.state = commit.state if commit.state is not None else session.state
-        run.status, run.active = commit.status, commit.active and not run.finished
-        run.wake_at = commit.wake_at
+            self.sessions[run.session].say(run, commit.log, commit.state)
+        run.status, run.wake_at, run.delayed = commit.status, commit.wake_at, False
+        run.active = commit.active and not run.finished and not run.halted
         run.value, run.error, run.unreported = commit.value, commit.error, commit.unreported
         run.progress = commit.progress if commit.progress is not None else run.progress
         run.updated, run.told_due = commit.at, None
@@ -203,7 +195,7 @@ class Ledger:
         run.takeovers, run.updated = 0, max(run.updated, at)
         if run.session is not None:
             session = self.sessions[run.session]
-            session.log = [(life, data) for life, data in session.log if life != run.life]
+            session.unsay(run)
             session.join(run)
         self._revive(run)
 

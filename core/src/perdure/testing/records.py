@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import insort
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import ValidationError
 from pydantic_core import from_json
@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+_ENDS: Final = frozenset({"cancel", "terminate"})
+"""What does not wait until a run is due."""
+_WAKES: Final = _ENDS | {"resume"}
+"""A halted run is woken by these alone: anything else would only make it fail, and park, again."""
+
+
 @dataclass(eq=False)
 class Run:
     """A run or turn.
@@ -36,7 +42,7 @@ class Run:
     Attributes:
         order: Its place in the order of acceptance.
         life: Under what number it speaks in its session: another one each time it begins with an empty journal.
-        begun: Whether it was ever claimed.
+        delayed: Whether it is not to begin before ``wake_at``.
         fresh: Whether there is something in its inbox that its holder does not know of.
         told_due: The timer that its holder knows to be due.
         delivered: All that it was ever sent, by key, oldest first.
@@ -59,7 +65,7 @@ class Run:
     wake_at: float | None = None
     epoch: int = 0
     holder: str | None = None
-    begun: bool = False
+    delayed: bool = False
     takeovers: int = 0
     fresh: bool = False
     told_due: float | None = None
@@ -118,8 +124,21 @@ class Run:
         """Whether it should be claimed, if nobody holds it and its turn has come."""
         if self.finished or self.halted:
             return False
-        new = self.status == "pending" and self.wake_at is None
-        return new or self.active or self.due(now) or bool(self.inbox)
+        if self.delayed:
+            return self.due(now)
+        return self.status == "pending" or self.active or self.due(now) or bool(self.inbox)
+
+    def hear(self, delivery: Delivery) -> None:
+        """Put a delivery into the inbox; go on, if it says so."""
+        self.delivered[delivery.key] = self.inbox[delivery.key] = delivery
+        self.fresh = True
+        self.updated = max(self.updated, delivery.at)
+        if self.halted and delivery.kind in _WAKES:
+            self.status, self.error, self.delayed = "pending", None, False
+            if delivery.kind == "resume" and self.start.due is not None and self.start.due > delivery.at:
+                self.delayed, self.wake_at = True, self.start.due
+        elif self.delayed and delivery.kind in _ENDS:
+            self.delayed, self.wake_at = False, None
 
     def untold(self, now: float) -> bool:
         """Whether there is something that its holder does not know."""
@@ -179,6 +198,7 @@ class Run:
             version=start.version,
             generation=start.generation,
             due=start.due,
+            ancestry=start.ancestry,
             progress=progress_of(self.progress),
             requests=tuple(shown(self.asking.values())) if whole else (),
         )
@@ -186,16 +206,25 @@ class Run:
 
 @dataclass(eq=False)
 class Session:
-    """A session: its turns that are not terminal, first come first; what was said, and in which life; its state.
+    """A session: who speaks in it, and what was said.
 
-    ``current`` is the turn that has begun and is not terminal; ``last`` the place of the last one that ever began.
+    Attributes:
+        queue: Turns that are not terminal, in the order of acceptance.
+        log: What was said, and in which life.
+        state: The state.
+        current: The turn that has begun and is not terminal.
+        latest: The turn that was the last one to begin.
+        highest: The highest place in the order of acceptance of those that have begun.
     """
 
     queue: list[tuple[int, Run]] = field(default_factory=list[tuple[int, Run]])
     log: list[tuple[int, bytes]] = field(default_factory=list[tuple[int, bytes]])
     state: bytes | None = None
     current: Run | None = None
-    last: int = -1
+    latest: Run | None = None
+    highest: int = -1
+    _stated: int | None = None
+    _earlier: bytes | None = None
 
     def join(self, turn: Run) -> None:
         """Stand in the queue, in the order of acceptance."""
@@ -203,8 +232,22 @@ class Session:
 
     def begin(self, turn: Run) -> None:
         """The turn is claimed."""
-        self.current = turn
-        self.last = max(self.last, turn.order)
+        self.current = self.latest = turn
+        self.highest = max(self.highest, turn.order)
+
+    def say(self, turn: Run, log: Iterable[bytes], state: bytes | None) -> None:
+        """The turn adds to the conversation."""
+        self.log.extend((turn.life, data) for data in log)
+        if state is not None:
+            if self._stated != turn.life:
+                self._stated, self._earlier = turn.life, self.state
+            self.state = state
+
+    def unsay(self, turn: Run) -> None:
+        """The session is as it was before this turn, upon which nobody has built."""
+        self.log = [(life, data) for life, data in self.log if life != turn.life]
+        if self._stated == turn.life:
+            self.state, self._stated, self._earlier = self._earlier, None, None
 
     def end(self, turn: Run) -> None:
         """The turn is terminal."""
@@ -218,7 +261,7 @@ class Session:
         turns: list[Run] = []
         for _, turn in self.queue:
             turns.append(turn)
-            if turn.wake_at is None or turn.due(now):
+            if not turn.delayed or turn.due(now):
                 break
         return turns
 

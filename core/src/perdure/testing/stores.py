@@ -195,7 +195,6 @@ class MemoryStore:
         if run.holder != worker:
             run.takeovers += run.holder is not None
             run.epoch += 1
-            run.begun = True
             self._agenda.hand(run, worker)
             if run.session is not None:
                 self._ledger.sessions[run.session].begin(run)
@@ -277,8 +276,9 @@ class MemoryStore:
         if not found.finished:
             msg = f"run {run!r} is {found.status}: only a finished run is rewound; cancel or terminate it first"
             raise RunActive(msg)
-        if found.session is not None and self._ledger.sessions[found.session].last > found.order:
-            msg = f"a later turn of session {found.session} has begun: rewind that one, or fork run {run!r}"
+        session = None if found.session is None else self._ledger.sessions[found.session]
+        if session is not None and (session.highest > found.order or session.latest is not found):
+            msg = f"a later turn of session {found.session} than {run!r} has begun: rewind that one, or send it anew"
             raise RunActive(msg)
         self._ledger.rewind(found, seq, at)
         self._agenda.put(found)
