@@ -72,7 +72,8 @@ class Store(Protocol):
     earlier turn of its session is terminal or not yet due.
 
     *Children.* A commit that finishes a run also delivers ``cancel`` or ``terminate`` to those that it started
-    and that have not finished, as their ``on_close`` says.
+    and that have not finished, as their ``on_close`` says, with that word as key: one that was called off with it
+    already is not called off again, in the middle of its clean-up.
     """
 
     async def accept(
@@ -82,9 +83,9 @@ class Store(Protocol):
 
         A run that is ``parked`` or ``suspended`` is woken by ``resume``, ``cancel`` and ``terminate`` only, which make
         it ``pending`` in the same instant; other deliveries wait in its inbox. ``resume`` of a run that is neither
-        changes nothing. A start that is not yet due waits, as for a timer. A start with ``reuse`` that finds a
-        finished run it may replace begins that one anew: as a start that was never there, but under the next
-        generation, and accepted with ``new=True``.
+        changes nothing. A start that is not yet due waits, as for a timer; of deliveries, ``cancel`` and ``terminate``
+        alone do not wait with it. A start with ``reuse`` that finds a finished run it may replace begins that one
+        anew: as a start that was never there, but under the next generation, and accepted with ``new=True``.
 
         A repeated start (same target and key) or delivery (same run and key) changes nothing and is
         accepted with ``new=False``. A delivery to a terminal run changes nothing and is accepted with
@@ -198,7 +199,7 @@ class Upkeep(Protocol):
         """Make a finished run ``pending`` again, its journal cut to ``seq`` entries.
 
         What the cut entries had taken from the inbox is there again, but for replies with an error, which a repeated
-        call brings anew. Result and error are forgotten.
+        call brings anew. Result and error are forgotten, and what a turn had said and remembered in its session.
 
         Raises:
             UnknownName: No such run.
