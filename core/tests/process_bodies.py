@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from perdure import tool
+from perdure import Attempt, Retry, step, tool
 from perdure.errors import ModelUnavailable, RetryableError, StepFailed
 from perdure.messages import ErrorInfo
 from perdure.processes import tell
@@ -172,6 +172,15 @@ def standing_in(*what: Any) -> Generator[None]:
 
 def where_am_i() -> list[Any]:
     return _current.get([])
+
+
+@step(process=True, retry=Retry(on=(Own,)))
+def attempted(word: str) -> tuple[str, str, int, Any]:
+    attempt = Attempt.current()
+    attempt.heartbeat({"word": word})
+    if attempt.number == 1:
+        raise Own(word)
+    return word, attempt.key, attempt.number, attempt.details
 
 
 @tool

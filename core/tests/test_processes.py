@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from perdure import Attempt
 from perdure.errors import (
     InvalidInput,
     ModelUnavailable,
@@ -20,6 +21,7 @@ from perdure.errors import (
 )
 from perdure.messages import ErrorInfo
 from perdure.processes import run_in_process
+from perdure.steps import StepCall, StepOptions
 
 from . import process_bodies as bodies
 
@@ -118,6 +120,18 @@ async def test_what_a_child_tells_is_heard_before_its_result():
     assert heard.pop() == {"x": 5, "y": 0.0}
     assert sorted(number for _, number in heard) == [0, 1, 2, 3, 4]
     assert {text for text, _ in heard} == {"x" * 70_000}
+
+
+async def test_a_step_in_a_process_sees_its_attempt_and_is_retried_by_its_error():
+    beats = []
+    call = StepCall.bind(bodies.attempted, ("w",), {}, StepOptions())
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(bodies.Own) as caught:
+            await call.attempt(Attempt("key", beat=beats.append))
+        assert call.retry.pause(1, caught.value) is not None
+        value = await call.attempt(Attempt("key", 2, {"page": 3}, beats.append))
+    assert value == ("w", "key", 2, {"page": 3})
+    assert beats == [{"word": "w"}] * 2
 
 
 # -- what comes back
