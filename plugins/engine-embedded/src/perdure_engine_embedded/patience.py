@@ -24,7 +24,7 @@ class Patience:
 
     def __init__(self, pause: float) -> None:
         self._first = self._pause = pause
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: dict[asyncio.Future[None], None] = {}  # a set would not keep them in their order
         self._next: asyncio.TimerHandle | None = None
         self._began: float | None = None
 
@@ -35,14 +35,12 @@ class Patience:
             self._began = loop.time()
             _log.warning("the store refuses: %s; what is under way waits and goes on by itself", error)
         waiter: asyncio.Future[None] = loop.create_future()
-        self._waiting.add(waiter)
-        if self._next is None:
-            self._next = loop.call_later(self._pause, self._let_one_try)
-            self._pause = min(self._pause * 2, max(_LONGEST, self._first))
+        self._waiting[waiter] = None
+        self._look_again()
         try:
             await waiter
         finally:
-            self._waiting.discard(waiter)
+            del self._waiting[waiter]
 
     def over(self) -> None:
         """The store has taken something."""
@@ -58,9 +56,15 @@ class Patience:
             if not waiter.done():
                 waiter.set_result(None)
 
+    def _look_again(self) -> None:
+        if self._next is None:
+            self._next = asyncio.get_running_loop().call_later(self._pause, self._let_one_try)
+            self._pause = min(self._pause * 2, max(_LONGEST, self._first))
+
     def _let_one_try(self) -> None:
         self._next = None
-        for waiter in self._waiting:
-            if not waiter.done():
-                waiter.set_result(None)
-                break
+        waiting = [waiter for waiter in self._waiting if not waiter.done()]
+        if waiting:
+            waiting[0].set_result(None)
+        if waiting[1:]:
+            self._look_again()  # the one that tries may be given up, or find that there is nothing left to do
