@@ -25,7 +25,11 @@ class ProcessLock:
     """
 
     def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        self._path = path
+        self._connection = self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
 
     @property
     def held(self) -> bool:
@@ -55,7 +59,11 @@ class ProcessLock:
     def release(self) -> None:
         """Give it up, if it is ours."""
         if self.held:
-            self._connection.execute("ROLLBACK")
+            try:
+                self._connection.execute("ROLLBACK")
+            except sqlite3.Error:  # closing lets go of it in any case
+                self._connection.close()
+                self._connection = self._connect()
 
     def close(self) -> None:
         """Give it up and let go of the file."""
@@ -79,6 +87,10 @@ class Driver:
         self._renewed = 0.0
         self.epoch: int | None = None
         """The epoch that this process drives under, or ``None``."""
+
+    def use(self, connection: sqlite3.Connection) -> None:
+        """Go on with another connection of the writer's."""
+        self._connection = connection
 
     def still(self) -> bool:
         """Within a transaction: whether this process drives. If it was taken over from, it now knows."""

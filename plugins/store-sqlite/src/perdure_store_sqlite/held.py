@@ -115,15 +115,16 @@ class Holding:
         self._connection = connection
         self._strays.update(run for run, held in self._before.items() if held is None)
         self._rows.clear()
-        known = self._before | {run: held for run, held in self._held.items() if run not in self._before}
-        self._before.clear()
-        self._held.clear()
+        known, still = self._held | self._before, dict[str, Held]()
         for run, held in known.items():
             row = held and connection.execute(sql.STANDS, (held.id, run, self._driver.epoch)).fetchone()
             if held and row:
                 status, active, held.wake_at, held.epoch, held.takeovers, held.seq = row
                 held.quiet = quiet(status, active, held.wake_at, held.takeovers)
-                self._held[run] = held
+                still[run] = held
+        self._before.clear()
+        self._held.clear()
+        self._held.update(still)
 
     def remember(self, run: str) -> None:
         """Before what is known of a run is changed: what to know again if the transaction fails."""

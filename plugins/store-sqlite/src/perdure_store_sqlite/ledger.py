@@ -16,12 +16,13 @@ from perdure_store_sqlite import erasing, rows, statements as sql
 from perdure_store_sqlite.held import Held, Holding, quiet
 from perdure_store_sqlite.intake import Intake
 from perdure_store_sqlite.sums import said_sum
+from perdure_store_sqlite.upkeep import Upkeep
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable, Sequence
 
-    from perdure.messages import Accepted, Claim, Commit, Delivery, Reported, Start
+    from perdure.messages import Accepted, Claim, Commit, Delivery, Reported, RunFilter, Start
     from perdure_store_sqlite.driver import Driver
 
 _NO_CLAIMS: Final[tuple[Claim, ...]] = ()
@@ -45,6 +46,7 @@ class Ledger:
     def _use(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._intake = Intake(connection, self._holding)
+        self._upkeep = Upkeep(connection, self._holding, self._intake)
 
     # -- transactions -----------------------------------------------------------------------------------------
 
@@ -201,6 +203,27 @@ class Ledger:
             self._intake.become_due(held.start, commit.at)
             following = self._one(sql.NEXT_TURN, held.start.target, held.start.session)
             touched.update([following] if following else ())
+
+    # -- upkeep -----------------------------------------------------------------------------------------------
+
+    def rewind(self, run: str, seq: int, at: float) -> None:
+        """See ``ports.Upkeep.rewind``."""
+        self._upkeep.rewind(run, seq, at)
+        self.loud = True
+
+    def fork(self, run: str, seq: int, start: Start, now: float) -> Accepted:
+        """See ``ports.Upkeep.fork``."""
+        touched: dict[str, int] = {}
+        accepted = self._upkeep.fork(run, seq, start, now, touched)
+        self.loud = self.loud or accepted.new
+        self._holding.woken(touched, None, now)
+        return accepted
+
+    def purge(self, which: RunFilter, ids: Sequence[int]) -> int:
+        """See ``ports.Upkeep.purge``: of these runs, as many as one transaction should take."""
+        gone = self._upkeep.purge(which, ids)
+        self.loud = self.loud or gone > 0
+        return gone
 
     # -- what these are made of -------------------------------------------------------------------------------
 

@@ -121,6 +121,16 @@ def is_busy(error: Exception) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY
 
 
+def is_io(error: Exception) -> bool:
+    """Whether the system could not read or write."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR
+
+
+def is_full(error: Exception) -> bool:
+    """Whether there was no room: then the end of a transaction, which makes it one, was not written."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+
+
 def is_damage(error: Exception) -> bool:
     """Whether it says that something in the file is not as it was written."""
     return isinstance(error, Damage) or getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT

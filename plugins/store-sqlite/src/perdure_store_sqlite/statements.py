@@ -94,3 +94,26 @@ CHILDREN: Final = (
     "SELECT id, run, on_close FROM runs INDEXED BY runs_children"
     " WHERE parent = ? AND live = 1 AND on_close <> 'abandon'"
 )
+
+FIRST_ENTRIES: Final = f"SELECT seq, {rows.ENTRY_COLUMNS}, sum FROM journal WHERE run = ? AND seq < ? ORDER BY seq"
+GIVE_BACK: Final = "UPDATE inbox SET consumed = 0, place = NULL WHERE run = ? AND place >= ?"
+OUTCOME: Final = (
+    "SELECT CASE WHEN typeof(value) = 'text' THEN value END, CASE WHEN typeof(error) = 'text' THEN error END"
+    " FROM runs WHERE id = ?"
+)
+REWIND: Final = (
+    "UPDATE runs SET status = 'pending', live = 1, ready = 1, value = NULL, error = NULL, unreported = 0,"
+    " takeovers = 0, updated = ?, epoch = epoch + 1 WHERE id = ?"
+)
+_SESSION: Final = "target = :target AND session = :session"
+LATER_TURNS: Final = (
+    f"SELECT 1 FROM runs INDEXED BY runs_begun WHERE {_SESSION} AND live = 1 AND begun = 1 LIMIT 1",
+    f"SELECT 1 FROM runs INDEXED BY runs_session WHERE {_SESSION} AND live = 0 AND id > :id LIMIT 1",
+    f"""SELECT 1 FROM log WHERE session = (SELECT id FROM sessions WHERE {_SESSION}) AND run <> :id
+    AND id > (SELECT min(mine.id) FROM log AS mine WHERE mine.session = log.session AND mine.run = :id) LIMIT 1""",
+)
+"""That another turn goes on, that a later one has finished, that one came after it whatever their order."""
+STATE_BEFORE: Final = (
+    "UPDATE sessions SET state = earlier, sum = earlier_sum, earlier = NULL, earlier_sum = NULL, turn = NULL"
+    " WHERE id = ?"
+)

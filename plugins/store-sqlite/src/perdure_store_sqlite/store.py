@@ -9,7 +9,8 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from perdure.errors import StoreUnavailable
 from perdure.messages import Commit, RunFilter
@@ -17,11 +18,14 @@ from perdure_store_sqlite.views import Views
 from perdure_store_sqlite.writer import (
     Accept,
     Call,
+    Fork,
     Job,
     Leave,
     Nudge,
     Options,
     Outcome,
+    Purge,
+    Rewind,
     Shared,
     Take,
     Untell,
@@ -46,6 +50,9 @@ if TYPE_CHECKING:
     )
 
 T = TypeVar("T")
+
+_PURGED: Final = 100
+"""Runs that are forgotten in one transaction at most."""
 
 
 class SqliteStore:
@@ -181,6 +188,27 @@ class SqliteStore:
     async def unreported(self, *, limit: int = 100) -> Sequence[RunView]:
         """See ``ports.Query.unreported``."""
         return await self._read(lambda views: views.unreported(limit))
+
+    # -- upkeep -----------------------------------------------------------------------------------------------
+
+    async def rewind(self, run: str, seq: int, *, at: float) -> None:
+        """See ``ports.Upkeep.rewind``."""
+        await self._put(Rewind(run, seq, at), "")
+
+    async def fork(self, run: str, seq: int, start: Start) -> Accepted:
+        """See ``ports.Upkeep.fork``."""
+        return await self._put(Fork(run, seq, start, self._now()), "")
+
+    async def purge(self, which: RunFilter, *, limit: int = 1000) -> int:
+        """See ``ports.Upkeep.purge``. Each run goes whole; many go by several transactions: others write between."""
+        gone = 0
+        while gone < limit:
+            ids = await self._read(partial(Views.ended, which=which, limit=min(limit - gone, _PURGED)))
+            went: int = await self._put(Purge(which, tuple(ids)), "") if ids else 0
+            if not went:
+                break
+            gone += went
+        return gone
 
     # -- between the loop and the threads ---------------------------------------------------------------------
 

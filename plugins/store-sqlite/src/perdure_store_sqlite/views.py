@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
 
@@ -67,14 +68,20 @@ class Views:
                 msg = f"the store's file {str(self._path)!r} is damaged: {error}; restore it from a backup"
                 raise StoreUnusable(msg) from error
             except Exception as error:
+                self._let_go()
                 raise meaning(error, self._path) from error
 
     def close(self) -> None:
         """Let go of the file."""
         with self._lock:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """What failed is not gone on with: the next look opens the file anew."""
+        with suppress(sqlite3.Error):
             if self._open is not None:
                 self._open.close()
-                self._open = None
+        self._open = None
 
     # -- what can be looked at --------------------------------------------------------------------------------
 

@@ -14,18 +14,27 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from perdure.errors import CommitConflict, LeaseLost, RequestClosed, UnknownName
+from perdure.errors import (
+    CommitConflict,
+    DataCorrupted,
+    LeaseLost,
+    RequestClosed,
+    RunActive,
+    StoreUnavailable,
+    StoreUnusable,
+    UnknownName,
+)
 from perdure.messages import Commit
 from perdure_store_sqlite.driver import Driver, ProcessLock
 from perdure_store_sqlite.ledger import Ledger
-from perdure_store_sqlite.schema import meaning, open_writer, patiently
+from perdure_store_sqlite.schema import is_full, is_io, meaning, open_writer, patiently
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from perdure.messages import Delivery, Reported, Start
+    from perdure.messages import Delivery, Reported, RunFilter, Start
 
 _LOOK: Final = 0.02
 """Seconds between two looks at what other processes wrote, while somebody waits for it and things move."""
@@ -39,7 +48,7 @@ _MOMENT: Final = 0.001
 _TIDY: Final = 500
 """Transactions after which the log is moved into the database in the next idle moment."""
 
-_REFUSALS: Final = (CommitConflict, LeaseLost, RequestClosed, UnknownName)
+_REFUSALS: Final = (CommitConflict, LeaseLost, RequestClosed, UnknownName, RunActive, DataCorrupted)
 
 
 class Accept(NamedTuple):
@@ -71,11 +80,35 @@ class Untell(NamedTuple):
     runs: tuple[str, ...]
 
 
+class Rewind(NamedTuple):
+    """``Upkeep.rewind``."""
+
+    run: str
+    seq: int
+    at: float
+
+
+class Fork(NamedTuple):
+    """``Upkeep.fork``."""
+
+    run: str
+    seq: int
+    start: Start
+    now: float
+
+
+class Purge(NamedTuple):
+    """``Upkeep.purge`` of some of these runs."""
+
+    which: RunFilter
+    ids: tuple[int, ...]
+
+
 class Nudge(NamedTuple):
     """Nothing to write: be open, look about."""
 
 
-Call = Commit | Accept | Take | Leave | Untell | Nudge
+Call = Commit | Accept | Take | Leave | Untell | Rewind | Fork | Purge | Nudge
 
 
 class Job(NamedTuple):
@@ -144,6 +177,7 @@ class Writer:
         self._look_every = _LOOK
         self._seen = self._tidied = 0
         self._silent = self._claims = False
+        self._broken = self._unsure = False
         self.put = self._jobs.put
         """Give it a job; ``None`` ends the thread once all before it is done."""
 
@@ -173,22 +207,27 @@ class Writer:
                     self._ledger.loud = self._ledger.grew = False
                     outcomes = self._write(batch)
                     self._shared.deliver(outcomes, tell=self._tells())
+                try:
                     self._be_courteous()
-                with suppress(sqlite3.Error):
                     self._look_about(idle=not batch)
+                except Exception as error:  # noqa: BLE001 - nobody waits for this; what failed is tried again
+                    self._broken = self._broken or is_io(error)
                 batch = self._next(self._patience())
         finally:
             self._close()
 
     def _open(self) -> None:
         options = self._options
-        connection = open_writer(options.path, synchronous=options.synchronous, patience=options.busy_timeout)
-        self._connection = connection
+        connection = self._connection = self._connect()
         self._driving = ProcessLock(options.path.with_name(f"{options.path.name}-driver"))
         self._waiting = ProcessLock(options.path.with_name(f"{options.path.name}-queue"))
         self._driver = Driver(connection, self._driving, lease=options.lease, now=options.now)
         self._ledger = Ledger(connection, self._driver, self._alive)
         self._seen = self._data_version()
+
+    def _connect(self) -> sqlite3.Connection:
+        options = self._options
+        return open_writer(options.path, synchronous=options.synchronous, patience=options.busy_timeout)
 
     def _close(self) -> None:
         # The lock last: whoever sees it fall finds the file free.
@@ -213,21 +252,35 @@ class Writer:
 
     # -- transactions -----------------------------------------------------------------------------------------
 
-    def _write(self, batch: list[Job]) -> list[Outcome]:
-        """All in one transaction; if SQLite fails, each in one of its own, and who fails again is told so."""
+    def _write(self, batch: list[Job], *, again: bool = False, unsure: bool = False) -> list[Outcome]:
+        """All in one transaction; if SQLite fails, each in one of its own, and who fails again is told so.
+
+        ``unsure`` is that they may have been written before: then they are found to be there.
+        """
         try:
+            self._mend()
             self._drive(batch)
             if not self._needs_transaction(batch):
                 return [Outcome(job, ((), None)) for job in batch]
             self._begin()
         except Exception as error:  # noqa: BLE001 - what it means is said to each job
-            return [Outcome(job, error=meaning(error, self._options.path)) for job in batch]
+            return self._refuse(batch, error, unsure=unsure)
+        self._unsure = False
         try:
             return self._transact(batch)
         except Exception as error:  # noqa: BLE001 - as above
-            if len(batch) == 1:
-                return [Outcome(batch[0], error=meaning(error, self._options.path))]
-        return [outcome for job in batch for outcome in self._write([job])]
+            if again or (len(batch) == 1 and not self._unsure):
+                return self._refuse(batch, error, unsure=unsure or self._unsure)
+        unsure = self._unsure
+        return [outcome for job in batch for outcome in self._write([job], again=True, unsure=unsure)]
+
+    def _refuse(self, batch: list[Job], error: Exception, *, unsure: bool) -> list[Outcome]:
+        refusal = meaning(error, self._options.path)
+        if unsure:
+            refusal = StoreUnavailable(
+                f"{refusal}; whether this was written is not known: look, or do it again under the same ids"
+            )
+        return [Outcome(job, error=refusal) for job in batch]
 
     def _needs_transaction(self, batch: list[Job]) -> bool:
         """Whether there is anything in it besides looks, and what only the driver can do."""
@@ -262,7 +315,6 @@ class Writer:
             self._commit()
         except BaseException:
             self._roll_back()
-            ledger.restore(self._connection)
             raise
         ledger.done()
         return outcomes
@@ -277,17 +329,25 @@ class Writer:
             return Outcome(job, error=refusal)
 
     def _do_other(self, call: Call) -> Any:
+        ledger, result = self._ledger, None
         match call:
             case Accept(items, worker, now):
-                return self._ledger.accept(items, worker, now)
+                result = ledger.accept(items, worker, now)
             case Take(worker, now, limit):
-                return self._ledger.claim(worker, now, limit)
+                result = ledger.claim(worker, now, limit)
             case Leave(worker, last):
-                return self._ledger.leave(worker, last=last)
+                ledger.leave(worker, last=last)
             case Untell(runs):
-                return self._ledger.untell(runs)
+                ledger.untell(runs)
+            case Rewind(run, seq, at):
+                ledger.rewind(run, seq, at)
+            case Fork(run, seq, start, now):
+                result = ledger.fork(run, seq, start, now)
+            case Purge(which, ids):
+                result = ledger.purge(which, ids)
             case _:
-                return None
+                pass
+        return result
 
     def _begin(self) -> None:
         if self._driver.epoch is None:
@@ -299,14 +359,51 @@ class Writer:
             raise
 
     def _commit(self) -> None:
-        self._connection.execute("COMMIT")
+        try:
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            # The transaction may be in the file or not, and SQLite's memory of the file may be wrong: see `_mend`.
+            self._broken, self._unsure = True, not is_full(error)
+            raise
         self._waiting.release()
         self._shared.transactions += 1
 
     def _roll_back(self) -> None:
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+        """Nothing of the transaction happened; what cannot be taken back breaks the connection."""
         self._waiting.release()
+        if self._broken:
+            return
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            self._ledger.restore(self._connection)
+        except sqlite3.Error:
+            self._broken = True
+
+    def _mend(self) -> None:
+        """Once a commit has failed: open the file anew, and find out what it says.
+
+        What the system could not make durable may still stand behind the end of the log, and a later recovery would
+        take it for written. So a transaction is written over it before anything else.
+        """
+        if not self._broken:
+            return
+        if not self._options.path.is_file():
+            msg = f"the store's file {str(self._options.path)!r} is gone: put it back, or begin with another path"
+            raise StoreUnusable(msg)
+        with suppress(sqlite3.Error):
+            self._connection.close()
+        self._connection = self._connect()
+        self._driver.use(self._connection)
+        self._begin()
+        try:
+            self._connection.execute("UPDATE driver SET one = one")
+            self._connection.execute("COMMIT")
+        finally:
+            self._waiting.release()
+        self._ledger.restore(self._connection)
+        self._seen = self._data_version()
+        self._broken = False
 
     # -- beside other processes -------------------------------------------------------------------------------
 
@@ -374,6 +471,7 @@ class Writer:
 
     def _look_after_lease(self) -> None:
         if self._driver.due() and self._ticking():
+            self._mend()
             self._begin()
             self._transact([])
 
