@@ -124,7 +124,7 @@ class Watchdog:
 
     def _report(self, since: float) -> None:
         """Say what holds up the loop; wait until it turns again, and say so."""
-        frames = sys._current_frames()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - it is documented
+        frames = sys._current_frames()  # noqa: SLF001 - documented  # pyright: ignore[reportPrivateUsage]
         places = _places(frames.pop(self._watched, None))
         culprit = _culprit(places)
         where = _NOBODY if culprit is None else f"at {culprit}"
