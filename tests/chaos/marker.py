@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import threading
-from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perdure import App, Context, hookimpl, workflow
 from perdure.ports import AgentMiddleware
+
+from .death import Death
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -23,11 +22,8 @@ if TYPE_CHECKING:
     from perdure.messages import Entry, ModelRequest, ModelResponse, RunView, Start
     from perdure.ports import StepInfo
 
-Moment = Literal["begin", "end", "commit", "replay"]
-MOMENTS: tuple[Moment, ...] = get_args(Moment)
-
 KILL = "CHAOS_KILL"
-"""Environment: ``moment:count:milliseconds``, as ``end:12:3``: so long after the twelfth end of a body."""
+"""Environment: what ``Death`` aims at: ``begin`` and ``end`` of a body, ``commit``, ``replay``."""
 
 MARKS = "CHAOS_MARKS"
 """Environment: the file that replays are written to."""
@@ -38,32 +34,6 @@ class Mark(NamedTuple):
 
     pid: int
     run: str
-
-
-class Death:
-    """Counts what happens, and ends the process when it is time. Made anew for each process, by its environment."""
-
-    def __init__(self) -> None:
-        moment, _, rest = os.environ.get(KILL, "").partition(":")
-        count, _, delay = rest.partition(":")
-        self._moment = moment
-        self._count = int(count or 0)
-        self._delay = float(delay or 0) / 1000
-        self._seen = Counter[str]()
-
-    def reach(self, moment: Moment) -> None:
-        """This has happened once more."""
-        self._seen[moment] += 1
-        if moment != self._moment or self._seen[moment] != self._count:
-            return
-        if self._delay:
-            threading.Timer(self._delay, _die).start()
-        else:
-            _die()
-
-
-def _die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Replays(AgentMiddleware):
@@ -118,7 +88,7 @@ class Marker(App):
 
     def __init__(self) -> None:
         super().__init__("chaos", workflows=[idle], description="Ends its process.")
-        self._death = Death()
+        self._death = Death(os.environ.get(KILL, ""))
 
     @hookimpl
     def perdure_step_middleware(self) -> Sequence[Any]:
