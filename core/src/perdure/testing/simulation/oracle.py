@@ -1,0 +1,357 @@
+"""What may happen in a simulated world: a model of the runs, told of every effect at the moment it is applied.
+
+It stands between the workers and the store, believes neither, and writes down each breach of a promise under the
+promise's id.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from pydantic_core import from_json
+
+from perdure.errors import PerdureError
+from perdure.execution import Execution
+from perdure.messages import (
+    TERMINAL,
+    Accepted,
+    AgentId,
+    ChatMessage,
+    Claim,
+    Commit,
+    Delivery,
+    Entry,
+    ErrorInfo,
+    Loaded,
+    Reported,
+    Request,
+    RunView,
+    Start,
+)
+from perdure.testing.simulation.jobs import complaint
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from perdure.ports import DurableStore, Programs, StepInfo
+
+_REPEATED: Final = frozenset({"attempt", "heartbeat", "cancel"})
+"""Entries whose path may stand in a journal more than once."""
+
+_POISON: Final = "perdure.Poison"
+
+
+class Violation(NamedTuple):
+    """A promise that was broken.
+
+    Attributes:
+        promise: Its id (``P2``); ``P10`` also stands for whatever got stuck, ``-`` for errors of the engine itself.
+        text: What happened.
+    """
+
+    promise: str
+    text: str
+
+
+@dataclass(eq=False)
+class Question:
+    """A request, and the answer that was accepted."""
+
+    request: Request
+    answer: bytes | None = None
+
+
+@dataclass(eq=False)
+class Record:
+    """A run or turn, as its commits tell it.
+
+    Attributes:
+        start: What it was started with.
+        holder: The worker of the last claim.
+        epoch: Of the last claim.
+        journal: What was committed.
+        recorded: The paths of what has an outcome.
+        cancelled: Somebody asked for its end.
+        questions: Its requests, by id.
+    """
+
+    start: Start
+    status: str = "pending"
+    holder: str = ""
+    epoch: int = 0
+    value: bytes | None = None
+    error: bytes | None = None
+    cancelled: bool = False
+    journal: list[Entry] = field(default_factory=list[Entry])
+    recorded: set[str] = field(default_factory=set[str])
+    questions: dict[str, Question] = field(default_factory=dict[str, Question])
+
+    @property
+    def failure(self) -> ErrorInfo | None:
+        """Its error."""
+        return None if self.error is None else ErrorInfo.model_validate_json(self.error)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more happens to it."""
+        return self.status in TERMINAL
+
+
+class Beholder(Protocol):
+    """Who the oracle tells of what it sees."""
+
+    def has_seen(self, worker: str, when: float) -> bool:
+        """Whether a worker has read that time from its clock."""
+        ...
+
+    def asked(self, request: Request) -> None:
+        """A run asks something."""
+        ...
+
+    def parked(self, run: str) -> None:
+        """A run was set aside."""
+        ...
+
+    def all_ended(self) -> None:
+        """There is no run that has not finished."""
+        ...
+
+
+class Oracle:
+    """See the module.
+
+    Args:
+        beholder: Told of what it sees.
+
+    Attributes:
+        runs: Every run that was accepted, in that order.
+        open: How many of them have not finished.
+        violations: What went wrong.
+    """
+
+    def __init__(self, beholder: Beholder) -> None:
+        self.runs: dict[str, Record] = {}
+        self.open = 0
+        self.violations: list[Violation] = []
+        self._beholder = beholder
+        self._keys: dict[tuple[str, str], str] = {}
+        self._sessions: dict[AgentId, list[str]] = {}
+        self._held: dict[tuple[str, str], int] = {}
+        self._step_keys: dict[tuple[str, str], str] = {}
+
+    def blame(self, promise: str, text: str) -> None:
+        """Write a violation down."""
+        self.violations.append(Violation(promise, text))
+
+    # -- effects, as they are applied
+
+    def accepted(self, worker: str, items: Sequence[Start | Delivery | Reported], accepted: Sequence[Accepted]) -> None:
+        """The store took these."""
+        for item, word in zip(items, accepted, strict=True):
+            if isinstance(item, Start):
+                self._started(item, word)
+            elif isinstance(item, Delivery) and word.new:
+                self._delivered(item, worker)
+
+    def claimed(self, worker: str, claims: Sequence[Claim]) -> None:
+        """The store gave these to a worker."""
+        for claim in claims:
+            run = claim.start.run
+            record = self.runs.get(run)
+            if record is None:
+                self.blame("P1", f"{run} was claimed by {worker} and never accepted")
+                continue
+            if record.finished:
+                self.blame("P6", f"{run} is {record.status} and was claimed by {worker}")
+            if worker != record.holder and claim.epoch <= record.epoch:
+                self.blame("P6", f"{run} went from {record.holder} to {worker} under epoch {claim.epoch} again")
+            if claim.seq != len(record.journal):
+                self.blame(
+                    "P1", f"{run} was given to {worker} with {claim.seq} entries; {len(record.journal)} were committed"
+                )
+            self._in_turn(record, f"was claimed by {worker}")
+            record.holder, record.epoch = worker, claim.epoch
+            self._held[worker, run] = claim.epoch
+
+    def committed(self, worker: str, commit: Commit) -> None:
+        """The store wrote this."""
+        record = self.runs.get(commit.run)
+        if record is None:
+            self.blame("P1", f"{worker} committed {commit.run}, which was never accepted")
+            return
+        if (worker, commit.epoch) != (record.holder, record.epoch):
+            self.blame(
+                "P6",
+                f"{worker} committed {commit.run} under epoch {commit.epoch}; {record.holder} holds it under"
+                f" {record.epoch}",
+            )
+        if record.finished:
+            self.blame("P6", f"{worker} committed {commit.run}, which is {record.status}")
+        if commit.seq != len(record.journal):
+            self.blame("P1", f"{worker} committed {commit.run} after entry {commit.seq} of {len(record.journal)}")
+        self._in_turn(record, f"was committed by {worker}")
+        for entry in commit.entries:
+            self._recorded(record, entry, worker)
+        self._sent(commit, worker)
+        self._moved(record, commit)
+
+    def began(self, worker: str, info: StepInfo) -> None:
+        """A worker begins an attempt at a step."""
+        run, path = info.run.run, info.path
+        record = self.runs[run]
+        if self._step_keys.setdefault((run, path), info.key) != info.key:
+            self.blame("P3", f"{path} of {run} was given another key at attempt {info.attempt}")
+        if self._held.get((worker, run)) != record.epoch:
+            return  # it went to another worker, of which this one has yet to hear
+        if path in record.recorded:
+            self.blame("P2", f"{path} of {run} is recorded, and {worker} began it again")
+        self._in_turn(record, f"began {path} in {worker}")
+
+    # -- what they mean
+
+    def _started(self, start: Start, word: Accepted) -> None:
+        key = (start.target, start.key) if start.key is not None else None
+        if key is not None:
+            first = self._keys.setdefault(key, word.run)
+            if first != word.run:
+                self.blame("P7", f"key {start.key!r} of {start.target} is {first} and {word.run}")
+        if word.new and word.run in self.runs:
+            self.blame("P7", f"{word.run} was accepted twice")
+        elif word.new:
+            self._register(start)
+        elif word.run not in self.runs:
+            self.blame("P7", f"{word.run} is called a repeated start and was never accepted")
+
+    def _register(self, start: Start) -> None:
+        self.runs[start.run] = Record(start)
+        self.open += 1
+        if start.session is not None:
+            self._sessions.setdefault(AgentId(start.target, start.session), []).append(start.run)
+
+    def _delivered(self, delivery: Delivery, worker: str) -> None:
+        record = self.runs[delivery.run]
+        if delivery.kind in {"cancel", "terminate"}:
+            record.cancelled = True
+        elif delivery.kind == "answer":
+            question = record.questions[delivery.key]
+            if question.answer is not None:
+                self.blame("P13", f"{delivery.key} was answered twice, the second time through {worker}")
+            question.answer = delivery.value
+        elif delivery.kind == "resume" and record.status == "parked":
+            record.status, record.error = "pending", None
+
+    def _in_turn(self, record: Record, what: str) -> None:
+        """A turn moves only when those before it have ended."""
+        start = record.start
+        if start.session is None:
+            return
+        for other in self._sessions[AgentId(start.target, start.session)]:
+            if other == start.run:
+                return
+            if not self.runs[other].finished:
+                self.blame("P4", f"{start.run} {what} before {other}, of the same session, has ended")
+                return
+
+    def _recorded(self, record: Record, entry: Entry, worker: str) -> None:
+        run = record.start.run
+        record.journal.append(entry)
+        if entry.kind in _REPEATED:
+            return
+        if entry.path in record.recorded:
+            self.blame("P8" if entry.kind == "timer" else "P2", f"{entry.path} of {run} is recorded twice")
+        record.recorded.add(entry.path)
+        if entry.kind == "timer" and not self._beholder.has_seen(worker, entry.at):
+            self.blame("P8", f"{entry.path} of {run} fired at {entry.at}, a time that {worker} never saw")
+
+    def _sent(self, commit: Commit, worker: str) -> None:
+        for start in commit.starts:
+            if start.run not in self.runs:
+                self._register(start)
+        for request in commit.asks:
+            record = self.runs[request.run]
+            if request.id not in record.questions:
+                record.questions[request.id] = Question(request)
+                self._beholder.asked(request)
+        for delivery in commit.deliveries:
+            if delivery.run in self.runs and not self.runs[delivery.run].finished:
+                self._delivered(delivery, worker)
+
+    def _moved(self, record: Record, commit: Commit) -> None:
+        if not record.finished and commit.status in TERMINAL:
+            self.open -= 1
+        record.status, record.value, record.error = commit.status, commit.value, commit.error
+        if not self.open:
+            self._beholder.all_ended()
+        if commit.status == "parked":
+            failure = record.failure
+            if failure is None or failure.type != _POISON:
+                self.blame("P12", f"{commit.run} was parked: {failure}")
+            self._beholder.parked(commit.run)
+
+    # -- the end
+
+    async def judge(self, store: DurableStore, programs: Programs) -> None:
+        """Hold what the store shows against the model, and the model against what should have become of it."""
+        for run, record in self.runs.items():
+            view = await store.run(run)
+            if not record.finished:
+                self.blame("P10", f"{run} ({record.start.target}) is {record.status} for ever")
+                continue
+            self._judge_view(record, view)
+            if list(await store.journal(run)) != record.journal:
+                self.blame("P1", f"the journal of {run} is not what was committed")
+            wrong = complaint(record)
+            if wrong:
+                self.blame("P1", f"{run} ({record.start.target}): {wrong}")
+            self._replay(record, programs)
+        for session, turns in self._sessions.items():
+            self._judge_session(session, turns, await store.log(session))
+
+    def _judge_view(self, record: Record, view: RunView | None) -> None:
+        run = record.start.run
+        if view is None:
+            self.blame("P1", f"{run} was accepted, and is not there")
+            return
+        result = None if record.value is None else from_json(record.value)
+        if (view.status, view.result, view.error) != (record.status, result, record.failure):
+            self.blame("P1", f"{run} is shown as {view.status}, and was committed as {record.status}")
+        if view.requests:
+            self.blame("P13", f"{run} has ended, and {view.requests[0].id} is still open")
+
+    def _judge_session(self, session: AgentId, turns: list[str], log: Sequence[bytes]) -> None:
+        said = [ChatMessage.model_validate_json(line).text for line in log]
+        expected: list[str] = []
+        for run in turns:
+            record = self.runs[run]
+            if record.status == "completed":
+                reply = from_json(record.value or b"null")
+                expected += [from_json(record.start.input), reply]
+                if reply.partition(":")[0] != str(len(expected) // 2):
+                    self.blame("P4", f"{run} counts itself as {reply!r}, and is turn {len(expected) // 2} of {session}")
+        if said != expected:
+            self.blame("P5", f"the log of {session} is {said}, and its turns said {expected}")
+
+    def _check_timer(self, record: Record, execution: Execution, entry: Entry) -> None:
+        if entry.kind == "timer" and (timer := execution.pending.get(entry.path)) and entry.at < timer.body.due:
+            self.blame("P8", f"{entry.path} of {record.start.run} fired at {entry.at}, and was due at {timer.body.due}")
+
+    def _replay(self, record: Record, programs: Programs) -> None:
+        """The journal, fed to fresh code, leads to the same end."""
+        if record.start.session is not None or record.status == "terminated":
+            return
+        execution = Execution(programs, record.start, Loaded(tuple(record.journal)))
+        try:
+            execution.begin()
+            for entry in record.journal:
+                self._check_timer(record, execution, entry)
+                execution.feed(entry)
+        except PerdureError as error:
+            self.blame("P12", f"the journal of {record.start.run} does not replay: {error}")
+            return
+        finally:
+            outcome = execution.outcome
+            execution.close()
+        came_to = "nothing" if outcome is None else outcome.status
+        if came_to != record.status or (outcome is not None and outcome.value != record.value):
+            self.blame("P2", f"{record.start.run} is {record.status}, and its journal replays to {came_to}")
