@@ -90,6 +90,7 @@ class _Inside:
     conversation: DurableConversation | None
     arrivals: Arrivals = field(default_factory=Arrivals)
     patches: dict[str, bool] = field(default_factory=dict[str, bool])
+    patched: set[str] = field(default_factory=set[str])
     progress: Progress | None = None
 
 
@@ -125,9 +126,10 @@ class DurableContext(Context):
         return _RunLogger(logging.getLogger("perdure.run"), self._machine, self._start)
 
     def patched(self, id: str, /) -> bool:
-        known = self._inside.patches.get(id)
+        inside = self._inside
+        known = inside.patches.get(id)
         if known is None:
-            known = self._inside.patches[id] = not self._machine.replaying
+            known = inside.patches[id] = id in inside.patched or not self._machine.replaying
             if known:
                 self._machine.emit(Command("patch", f"patch:{id}", id, "", None, caller_source()))
         return known
@@ -302,7 +304,7 @@ class Execution:
             NonDeterminism: The code no longer fits the journal.
         """
         entries = tuple(entries)
-        self._inside.patches.update((entry.name, True) for entry in entries if entry.kind == "patch")
+        self._inside.patched = {entry.name for entry in entries if entry.kind == "patch"}
         self.machine.replaying = bool(entries)
         activation = self._noted(self.machine.begin())
         if not entries:

@@ -24,16 +24,19 @@ from perdure.errors import (
     UnknownName,
 )
 from perdure.messages import AgentId, ChatMessage
-from perdure.runtime import Run, Runtime
+from perdure.runtime import Runtime
 from perdure.testing import programs
 from perdure.testing.clock import ManualClock
+from perdure.testing.engine_author import AuthorKit
+from perdure.testing.engine_operators import OperatorKit
+from perdure.testing.engine_waits import until, until_recorded, until_status
 from perdure.testing.faults import FaultyStore
 from perdure.testing.harness import Harness, harness
 from perdure.testing.models import Script
 from perdure.testing.programs import Approval, Bench
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from perdure.ports import DurableStore
     from perdure.testing.faults import Effect
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
 _PATIENCE = 30.0
 
 
-class EngineKit:
+class EngineKit(AuthorKit, OperatorKit):
     """Conformance of an engine. Fixtures to give: ``store`` (fresh, open)."""
 
     @pytest.fixture
@@ -201,7 +204,7 @@ class EngineKit:
     ) -> None:
         run = await h.start(programs.flaky, 3)
         for _ in range(2):
-            await _until(lambda: clock.next_wake is not None)
+            await until(lambda: clock.next_wake is not None)
             assert clock.next_wake is not None
             clock.set(clock.next_wake)
         assert await h.result(run) == "done at attempt 3"
@@ -211,10 +214,10 @@ class EngineKit:
 
     async def test_attempts_are_counted_across_crashes(self, h: Harness, bench: Bench, clock: ManualClock) -> None:
         run = await h.start(programs.flaky, 3)
-        await _until_recorded(h, run, 1)
+        await until_recorded(h, run, 1)
         await h.crash()
         await bench.attempted(2)
-        await _until(lambda: clock.next_wake is not None)
+        await until(lambda: clock.next_wake is not None)
         clock.advance(60)
         assert await h.result(run) == "done at attempt 3"
 
@@ -223,7 +226,7 @@ class EngineKit:
     async def test_a_timer_fires_once_and_never_early(self, h: Harness, clock: ManualClock) -> None:
         began = clock.now()
         run = await h.start(programs.sleeper, 3600.0)
-        await _until_status(h, run, "waiting")
+        await until_status(h, run, "waiting")
         clock.advance(3599)
         assert (await run.wait(0.05)).status == "waiting"
         clock.advance(2)
@@ -232,7 +235,7 @@ class EngineKit:
 
     async def test_an_overdue_timer_fires_after_a_restart(self, h: Harness, clock: ManualClock) -> None:
         run = await h.start(programs.sleeper, 3600.0)
-        await _until_status(h, run, "waiting")
+        await until_status(h, run, "waiting")
         h.process.crash()
         clock.advance(7200)
         await h.restart()
@@ -380,7 +383,7 @@ class EngineKit:
         idle = len(asyncio.all_tasks())
         for _ in range(50):
             await h.until_waiting(await h.start(programs.approved_count, 1))
-        await _until(lambda: len(asyncio.all_tasks()) <= idle)
+        await until(lambda: len(asyncio.all_tasks()) <= idle)
 
     async def test_a_store_that_cannot_write_loses_nothing_and_the_run_goes_on(
         self, store: DurableStore, clock: ManualClock, bench: Bench
@@ -398,7 +401,7 @@ class EngineKit:
             await bench.reached("gated")
             down["now"] = True
             bench.gate.set()
-            await _until(lambda: down["refused"] >= 3)
+            await until(lambda: down["refused"] >= 3)
             down["now"] = False
             assert await run.result(_PATIENCE) == "through"
         assert bench.bodies.count("gated") == 1
@@ -443,41 +446,3 @@ async def _briefing_once(h: Harness, key: str) -> Any:
 
 async def _log(h: Harness, type_: str, key: str) -> list[ChatMessage]:
     return [ChatMessage.model_validate_json(item) for item in await h.runtime.query.log(AgentId(type_, key))]
-
-
-async def _until_recorded(h: Harness, run: Run[Any], count: int) -> None:
-    async def recorded() -> bool:
-        return len(await h.runtime.query.journal(run.id)) >= count
-
-    await _eventually(recorded, f"the journal of {run} did not reach {count} entries")
-
-
-async def _until_status(h: Harness, run: Run[Any], status: str) -> None:
-    async def stands() -> bool:
-        return (await h.view(run)).status == status
-
-    await _eventually(stands, f"{run} did not become {status}")
-
-
-async def _eventually(condition: Callable[[], Awaitable[bool]], otherwise: str) -> None:
-    for _ in range(2000):
-        if await condition():
-            return
-        await _tick()
-    raise AssertionError(otherwise)
-
-
-async def _tick() -> None:
-    loop = asyncio.get_running_loop()
-    future = loop.create_future()
-    loop.call_later(0.002, future.set_result, None)
-    await future
-
-
-async def _until(condition: Any) -> None:
-    for _ in range(5000):
-        if condition():
-            return
-        await _tick()
-    msg = "the condition did not come true"
-    raise AssertionError(msg)

@@ -151,11 +151,11 @@ class Run:
                 self.places[key] = place
 
     def give_back(self, seq: int) -> None:
-        """Put into the inbox again what entries from ``seq`` on had taken; a reply with an error is forgotten."""
+        """Put into the inbox again what entries from ``seq`` on had taken; what had ended it is forgotten."""
         back = {key for key, place in self.places.items() if place >= seq}
         for key in back:
             del self.places[key]
-            if self.delivered[key].kind == "reply" and self.delivered[key].error is not None:
+            if self.delivered[key].kind == "cancel" or self.delivered[key].error is not None:
                 del self.delivered[key]
         self.inbox = {key: item for key, item in self.delivered.items() if key in self.inbox or key in back}
 

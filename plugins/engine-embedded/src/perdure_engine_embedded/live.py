@@ -157,7 +157,9 @@ class Live:
         batch = self._held or Batch()
         before = batch.weight
         if self._begun is not None:
-            if self.seq == 0 and any(command.kind != "step" for command in self._begun.opened):
+            self._tell(batch, execution)
+            if self.seq == 0 and (batch.progress is not None or not _is_repeatable(self._begun)):
+                batch.firm = True
                 batch.entries.append(Entry("begin", "begin", now, started=self.start.at))
             batch.add(self._begun, now)
             self._begun = None
@@ -171,12 +173,16 @@ class Live:
                 batch.add(execution.feed(arrived), now)
         if self.suspending is None:
             _fire(batch, execution, now)
-        if (progress := execution.progress()) is not None:
-            batch.progress = progress.model_dump_json().encode()
+        self._tell(batch, execution)
         if batch.weight == before:
             return None
         self._held = None
         return batch
+
+    @staticmethod
+    def _tell(batch: Batch, execution: Execution) -> None:
+        if (progress := execution.progress()) is not None:
+            batch.progress = progress.model_dump_json().encode()
 
     def _receive(self, batch: Batch, delivery: Delivery, execution: Execution, now: float) -> None:
         """Take something from the inbox."""
@@ -341,6 +347,11 @@ class Live:
         if self.start.parent is None or self.start.path is None:
             return ()
         return (Delivery(self.start.parent, "reply", self.start.path, now, value, error),)
+
+
+def _is_repeatable(first: Activation) -> bool:
+    """Whether a first activation brought nothing but steps, or the end: a replay does the same without a record."""
+    return first.outcome is not None or (bool(first.opened) and all(c.kind == "step" for c in first.opened))
 
 
 def _record(command: Command, now: float) -> Entry:

@@ -48,9 +48,8 @@ class Upkeep:
             self._check_last(run, id, target, session)
         seq = max(seq, 0)
         names = erasing.drop(self._connection, "journal", "run = ? AND seq >= ?", id, seq)
-        names |= erasing.drop(
-            self._connection, "inbox", "run = ? AND place >= ? AND kind = 'reply' AND error IS NOT NULL", id, seq
-        )
+        ended_it = "run = ? AND place >= ? AND (kind = 'cancel' OR error IS NOT NULL)"
+        names |= erasing.drop(self._connection, "inbox", ended_it, id, seq)
         self._connection.execute(sql.GIVE_BACK, (id, seq))
         if session is not None:
             names |= self._unsay(id, target, session)
