@@ -7,7 +7,13 @@ import pytest
 from perdure.errors import StoreUnavailable
 from perdure.messages import Start
 from perdure.testing import Crash, CrashingStore, FaultyStore, ManualClock, MemoryStore
+from perdure.testing.store_children import StoreChildren
+from perdure.testing.store_damage import StoreDamage
+from perdure.testing.store_halts import StoreHalts
 from perdure.testing.store_kit import StoreKit
+from perdure.testing.store_lists import StoreLists
+from perdure.testing.store_lives import StoreLives
+from perdure.testing.store_upkeep import StoreUpkeep
 
 
 class MemoryStores:
@@ -23,8 +29,11 @@ class MemoryStores:
         assert store is self.store
         self.store.kill(worker)
 
+    async def damage(self, run):
+        self.store.damage(run)
 
-class TestMemoryStore(StoreKit):
+
+class TestMemoryStore(StoreKit, StoreHalts, StoreLives, StoreChildren, StoreLists, StoreUpkeep, StoreDamage):
     @pytest.fixture
     def stores(self, clock):
         return MemoryStores(MemoryStore(clock, lease=self.lease))

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 import pytest
 
-from perdure.messages import AgentId, Claim, Commit, Delivery, Entry, ErrorInfo, Request, Start
+from perdure.messages import AgentId, Claim, Commit, Delivery, Entry, ErrorInfo, Request, Start, Status
 from perdure.testing.clock import ManualClock
 
 if TYPE_CHECKING:
+    from perdure.messages import RunView
     from perdure.ports import DurableStore
 
 PATIENCE: Final = 30.0
@@ -81,6 +82,11 @@ def delivery_of(run: str, key: str, *, value: bytes | None = b"1", kind: Any = "
     return Delivery(run, kind, key, at(0), value)
 
 
+def event_of(run: str, key: str, *, name: str = "paid", value: bytes = b"1") -> Delivery:
+    """An event for a run."""
+    return Delivery(run, "event", key, at(0), value, name=name)
+
+
 def answer_of(run: str, request: str, value: bytes) -> Delivery:
     """An answer to a request."""
     return Delivery(run, "answer", request, at(0), value)
@@ -144,6 +150,37 @@ async def begin(store: DurableStore, run: str = "r") -> Claim:
     _, claims = await store.accept([start_of(run)], worker=await known(store))
     assert [claim.start.run for claim in claims] == [run]
     return claims[0]
+
+
+async def seen(store: DurableStore, run: str = "r") -> RunView:
+    """A run that is there, as it stands."""
+    view = await store.run(run)
+    assert view is not None
+    return view
+
+
+async def end(store: DurableStore, claim: Claim, *, status: Status = "completed", **parts: Any) -> Claim:
+    """Worker ``a`` finishes what it holds, with an error unless it is completed."""
+    outcome: dict[str, Any] = {"value": b"1"} if status == "completed" else {"error": ERROR}
+    await store.commit(commit_of(claim, status=status, **{**outcome, **parts}), worker="a")
+    return claim
+
+
+async def halt(store: DurableStore, claim: Claim, *, status: Status = "suspended", **parts: Any) -> None:
+    """Worker ``a`` sets aside what it holds."""
+    await store.commit(commit_of(claim, status=status, active=False, error=ERROR, **parts), worker="a")
+
+
+async def taken(store: DurableStore, run: str, *, now: float = 0.0) -> Claim:
+    """Worker ``a`` claims, and is given this run among others."""
+    claims, _ = await store.claim("a", at(now))
+    (claim,) = [claim for claim in claims if claim.start.run == run]
+    return claim
+
+
+def keys_of(claim: Claim) -> list[str]:
+    """The keys in a claim's inbox."""
+    return [delivery.key for delivery in claim.inbox]
 
 
 async def ask(store: DurableStore, *, active: bool = False) -> Claim:
