@@ -84,8 +84,10 @@ def to_start(connection: sqlite3.Connection, row: tuple[Any, ...]) -> Start:
     """A start from ``START_COLUMNS`` and their sum. Raises ``Damage``."""
     check("what it was started with", row[16], start_sum, row[:16])
     payload = kept(connection, row[3])
-    ancestry, headers, tags = [json.loads(text) for text in row[9:12]]
-    return Start._make((*row[:3], payload, *row[4:9], tuple(ancestry), headers, tags, *row[12:16], "join"))
+    ancestry = () if row[9] == "[]" else tuple(json.loads(row[9]))
+    labels: list[dict[str, str]] = [{} if text == "{}" else json.loads(text) for text in row[10:12]]
+    fields: tuple[Any, ...] = (*row[:3], payload, *row[4:9], ancestry, *labels, *row[12:16], "join")
+    return Start._make(fields)
 
 
 def delivery_row(connection: sqlite3.Connection, run: int, delivery: Delivery) -> tuple[Any, ...]:

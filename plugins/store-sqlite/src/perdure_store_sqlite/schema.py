@@ -235,6 +235,8 @@ def _check_identity(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _set_up(connection: sqlite3.Connection, path: Path, synchronous: str) -> None:
+    # Of a new file only, and before anything is in it; what a purge frees is given back to the disk when it is idle.
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     if mode != "wal":
         msg = f"{str(path)!r} lies on a file system without shared memory (journal mode {mode!r}): use a local disk"

@@ -19,6 +19,8 @@ _START: Final = struct.Struct("<dqdq").pack
 _INBOX: Final = struct.Struct("<qdB").pack
 _PLACE: Final = struct.Struct("<qq").pack
 
+_NO_ERROR: Final = 2
+
 Column = bytes | str | None
 """Of a payload: itself, its name among the large ones, or nothing."""
 
@@ -30,13 +32,11 @@ class Damage(Exception):
 def entry_sum(run: int, seq: int, row: tuple[Any, ...]) -> int:
     """Of a journal's row, from its ``ENTRY_COLUMNS``."""
     kind, path, at, name, fingerprint, value, error, attempt, started, role, source = row
-    total = crc32(_ENTRY(run, seq, at, started, attempt, (value is None) + 2 * (error is None)))
-    total = crc32(f"{kind}\0{path}\0{name}\0{fingerprint}\0{role}\0{source}".encode(), total)
-    if value is not None:
-        total = crc32(value if type(value) is bytes else value.encode(), total)
-    if error is not None:
-        total = crc32(error if type(error) is bytes else error.encode(), total)
-    return total
+    text = f"{kind}\0{path}\0{name}\0{fingerprint}\0{role}\0{source}\0".encode()
+    if error is None and type(value) is bytes:  # nearly always: one pass over the whole is twice as fast
+        return crc32(b"".join((_ENTRY(run, seq, at, started, attempt, _NO_ERROR), text, value)))
+    nothing = (value is None) + _NO_ERROR * (error is None)
+    return _with(error, _with(value, crc32(_ENTRY(run, seq, at, started, attempt, nothing) + text)))
 
 
 def start_sum(row: tuple[Any, ...]) -> int:

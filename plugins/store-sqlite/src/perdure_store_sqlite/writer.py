@@ -45,6 +45,8 @@ _COURTESY: Final = 0.002
 _PAUSE: Final = 0.03
 """Seconds that the driver waits for the other process at most."""
 _MOMENT: Final = 0.001
+_GIVEN_BACK: Final = 500
+"""Pages that are given back to the disk in one idle moment."""
 _TIDY: Final = 500
 """Transactions after which the log is moved into the database in the next idle moment."""
 
@@ -177,7 +179,7 @@ class Writer:
         self._look_every = _LOOK
         self._seen = self._tidied = 0
         self._silent = self._claims = False
-        self._broken = self._unsure = False
+        self._broken = self._unsure = self._freed = False
         self.put = self._jobs.put
         """Give it a job; ``None`` ends the thread once all before it is done."""
 
@@ -345,6 +347,7 @@ class Writer:
                 result = ledger.fork(run, seq, start, now)
             case Purge(which, ids):
                 result = ledger.purge(which, ids)
+                self._freed = True
             case _:
                 pass
         return result
@@ -436,7 +439,7 @@ class Writer:
 
     def _patience(self) -> float:
         """Seconds until there is something to look after, if no job comes."""
-        if self._silent:
+        if self._silent or self._freed:
             return _LOOK
         pause = self._options.lease / 3
         return min(pause, self._look_every) if self._shared.waiters else pause
@@ -480,6 +483,21 @@ class Writer:
         if self._shared.transactions - self._tidied > _TIDY:
             self._tidied = self._shared.transactions
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        elif self._freed:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """What was purged leaves free pages: let the file shrink by some of them."""
+        self._freed = False
+        self._mend()
+        self._begin()
+        try:
+            self._connection.execute(f"PRAGMA incremental_vacuum({_GIVEN_BACK})").fetchall()
+            self._commit()
+        except BaseException:
+            self._roll_back()
+            raise
+        self._freed = self._connection.execute("PRAGMA freelist_count").fetchone()[0] > 0
 
     def _data_version(self) -> int:
         return self._connection.execute("PRAGMA data_version").fetchone()[0]
