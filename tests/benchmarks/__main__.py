@@ -63,7 +63,7 @@ def _measured(names: list[str], scale: Scale) -> list[Figure]:
         print(f"measuring {name} …", file=sys.stderr, flush=True)
         try:
             figures += GROUPS[name](scale)
-        except (ChildFailed, PerdureError) as error:  # the other rows took too long to be thrown away
+        except (ChildFailed, PerdureError, TimeoutError) as error:  # the other rows took too long to be thrown away
             figures.append(Figure(name, f"not measured: {error}"))
     return figures
 

@@ -45,10 +45,10 @@ async def stamp(token: int) -> None:
 
 
 async def stamps(token: int, count: int) -> list[float]:
-    """Take a token's stamps, as soon as there are so many."""
+    """Take a token's stamps, as soon as there are so many. Raises ``TimeoutError`` if they do not come."""
     if len(STAMPS[token]) < count:
         _awaited[token] = count, asyncio.get_running_loop().create_future()
-        await asyncio.wait_for(_awaited[token][1], 600)
+        await asyncio.wait_for(_awaited[token][1], 120)
         del _awaited[token]
     return STAMPS.pop(token)
 
