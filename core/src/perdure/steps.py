@@ -11,17 +11,14 @@ import inspect
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 from perdure import encoding
 from perdure.errors import DeadlineExceeded, RetryableError, UsageError
-from perdure.processes import run_in_process, tell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
-
-    from perdure.messages import JSON
+    from collections.abc import Awaitable, Callable, Generator
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -121,18 +118,17 @@ class Attempt:
             msg = "Attempt.current() was called outside a step: call it in a function that ctx.step runs"
             raise UsageError(msg) from None
 
+    @contextmanager
+    def entered(self) -> Generator[None]:
+        """Make this the attempt that the code inside runs in: for what runs bodies."""
+        token = _current.set(self)
+        try:
+            yield
+        finally:
+            _current.reset(token)
+
 
 _current: ContextVar[Attempt] = ContextVar("perdure_attempt")
-
-
-@contextmanager
-def attempting(key: str, number: int, details: JSON) -> Generator[None]:
-    """In a child process, around the body: the attempt that it is part of."""
-    token = _current.set(Attempt(key, number, details, tell))
-    try:
-        yield
-    finally:
-        _current.reset(token)
 
 
 @overload
@@ -181,6 +177,10 @@ def step(  # noqa: PLR0913 - each by its name
     return mark if fn is None else mark(fn)
 
 
+Apart: TypeAlias = "Callable[[StepCall, Attempt], Awaitable[Any]]"
+"""Runs a body in a process of its own, where the driver can."""
+
+
 class StepCall(NamedTuple):
     """A function bound to its arguments and options, ready to be attempted."""
 
@@ -222,8 +222,12 @@ class StepCall(NamedTuple):
             options.local or own.local,
         )
 
-    async def attempt(self, attempt: Attempt) -> Any:
+    async def attempt(self, attempt: Attempt, apart: Apart | None = None) -> Any:
         """Run the body once: async functions here, others in a thread. The value is not yet encoded.
+
+        Args:
+            attempt: Which attempt it is.
+            apart: Runs bodies that are meant for a process; without it, they run in a thread.
 
         Raises:
             DeadlineExceeded: It took longer than ``timeout``. (A thread cannot be stopped: it runs on, unheard.)
@@ -231,12 +235,12 @@ class StepCall(NamedTuple):
         token = _current.set(attempt)
         try:
             if self.timeout is None and self.heartbeat is None:
-                return await self._body()
-            return await self._bounded(attempt)
+                return await self._body(attempt, apart)
+            return await self._bounded(attempt, apart)
         finally:
             _current.reset(token)
 
-    async def _bounded(self, attempt: Attempt) -> Any:
+    async def _bounded(self, attempt: Attempt, apart: Apart | None) -> Any:
         """Run the body, for as long as it may take and gives signs of life."""
         loop = asyncio.get_running_loop()
         whole, silence = asyncio.timeout(self.timeout), asyncio.timeout(self.heartbeat)
@@ -249,10 +253,11 @@ class StepCall(NamedTuple):
             loop.call_soon_threadsafe(heard)
             attempt.heartbeat(details)
 
-        inner = _current.set(replace(attempt, beat=beat))
+        heard_attempt = replace(attempt, beat=beat)
         try:
-            async with whole, silence:
-                return await self._body()
+            with heard_attempt.entered():
+                async with whole, silence:
+                    return await self._body(heard_attempt, apart)
         except TimeoutError as error:
             if whole.expired():
                 msg = f"step {self.name!r} took longer than its timeout of {self.timeout:g} s"
@@ -262,16 +267,10 @@ class StepCall(NamedTuple):
             else:
                 raise
             raise DeadlineExceeded(msg) from error
-        finally:
-            _current.reset(inner)
 
-    async def _body(self) -> Any:
-        if self.process:
-            attempt = _current.get()
-            within = attempting, [attempt.key, attempt.number, attempt.details]
-            return await run_in_process(
-                self.fn, self.args, self.kwargs, returns=self.returns, within=within, heard=attempt.heartbeat
-            )
+    async def _body(self, attempt: Attempt, apart: Apart | None) -> Any:
+        if self.process and apart is not None:
+            return await apart(self, attempt)
         if self.is_async:
             return await self.fn(*self.args, **self.kwargs)
         value = await asyncio.to_thread(self.fn, *self.args, **self.kwargs)

@@ -8,6 +8,7 @@ from perdure.testing.clock import ManualClock
 from perdure.testing.faults import Crash, CrashingStore, FaultyStore
 from perdure.testing.harness import Harness, harness
 from perdure.testing.models import Script, calls
+from perdure.testing.replaying import Replayed, export, replay
 from perdure.testing.stores import MemoryStore
 
 __all__ = [
@@ -17,7 +18,10 @@ __all__ = [
     "Harness",
     "ManualClock",
     "MemoryStore",
+    "Replayed",
     "Script",
     "calls",
+    "export",
     "harness",
+    "replay",
 ]

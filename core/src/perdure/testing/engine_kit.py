@@ -27,8 +27,8 @@ from perdure.messages import AgentId, ChatMessage
 from perdure.runtime import Runtime
 from perdure.testing import programs
 from perdure.testing.clock import ManualClock
-from perdure.testing.engine_author import AuthorKit
-from perdure.testing.engine_operators import OperatorKit
+from perdure.testing.engine_author import EngineAuthors
+from perdure.testing.engine_operators import EngineOperators
 from perdure.testing.engine_waits import until, until_recorded, until_status
 from perdure.testing.faults import FaultyStore
 from perdure.testing.harness import Harness, harness
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 _PATIENCE = 30.0
 
 
-class EngineKit(AuthorKit, OperatorKit):
+class EngineKit(EngineAuthors, EngineOperators):
     """Conformance of an engine. Fixtures to give: ``store`` (fresh, open)."""
 
     @pytest.fixture

@@ -78,7 +78,7 @@ async def listens(ctx: Context) -> list[str]:
         await ctx.step(act, "clean")
 
 
-class OperatorKit:
+class EngineOperators:
     """Tests of ``EngineKit``; see the module."""
 
     @pytest.fixture

@@ -87,10 +87,10 @@ class _Passage:
         self._look()
         return await self.inner.changed(seen)
 
-    def tick(self, worker: str, now: float) -> None:
+    def tick(self, worker: str, now: float, *, run: str = "", epoch: int = 0) -> bool:
         """Passed on."""
         self._look()
-        self.inner.tick(worker, now)
+        return self.inner.tick(worker, now, run=run, epoch=epoch)
 
     async def leave(self, worker: str) -> None:
         """Passed on."""
@@ -170,10 +170,10 @@ class CrashingStore(_Passage):
         self.crashed = True
         self.died.set()
 
-    def tick(self, worker: str, now: float) -> None:
+    def tick(self, worker: str, now: float, *, run: str = "", epoch: int = 0) -> bool:
         """Passed on; the store learns who works here."""
         self.workers.add(worker)
-        super().tick(worker, now)
+        return super().tick(worker, now, run=run, epoch=epoch)
 
     async def _effect(self, name: Effect, call: Callable[[], Awaitable[T]]) -> T:
         self._look()

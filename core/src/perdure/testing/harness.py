@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from perdure import config
-from perdure.runtime import Run, Runtime
+from perdure.hookspecs import hookimpl
+from perdure.runs import Run
+from perdure.runtime import Runtime
 from perdure.testing.clock import ManualClock
 from perdure.testing.faults import Crash, CrashingStore
 from perdure.testing.stores import MemoryStore
 
 if TYPE_CHECKING:
     from perdure.messages import RequestView, RunView
-    from perdure.ports import DurableStore, Model
+    from perdure.ports import DurableStore, Model, StepInfo
 
 _PATIENCE = 30.0  # seconds of real time after which a test has gone wrong
+_STILL = 100  # moments without anything that moves, after which nothing will
+
+
+class _Bodies:
+    """A plugin that knows how many step bodies run: while one does, time does not jump."""
+
+    name = "perdure-harness"
+
+    def __init__(self) -> None:
+        self.running = 0
+
+    @hookimpl
+    def perdure_step_middleware(self) -> list[Any]:
+        return [self._count]
+
+    async def _count(self, step: StepInfo, proceed: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ARG002 - the port
+        self.running += 1
+        try:
+            return await proceed()
+        finally:
+            self.running -= 1
 
 
 class Harness:
@@ -44,6 +68,7 @@ class Harness:
         self._kill = store.kill if kill is None and isinstance(store, MemoryStore) else kill
         self.process: CrashingStore
         self._stack = AsyncExitStack()
+        self._bodies = _Bodies()
 
     async def start(self, callee: Any, /, *args: Any, **kwargs: Any) -> Run[Any]:
         """See ``Runtime.start``."""
@@ -56,6 +81,36 @@ class Harness:
     async def result(self, run: Run[Any]) -> Any:
         """The run's result, as the type that ``start`` gave it; gives up after 30 s of real time."""
         return await self._current(run).result(_PATIENCE)
+
+    async def skip(self, run: Run[Any]) -> Any:
+        """The run's result, without waiting for time: whenever nothing moves, the clock jumps to what is due next.
+
+        A workflow of 30 days takes milliseconds. Raises as ``Run.result``, and ``AssertionError`` if the run waits for
+        something that no time brings, or 30 s of real time went by.
+        """
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                still = 0
+                while not ((view := await self.view(run)).finished or view.status == "parked"):
+                    still = still + 1 if await self._jump() else 0
+                    if still == _STILL and view.status in {"waiting", "suspended"}:
+                        waits = "; ".join(request.prompt for request in view.requests) or "an event or an update"
+                        msg = f"{run!r} waits for what no time brings: {waits}"
+                        raise AssertionError(msg)
+        except TimeoutError:
+            msg = f"{run!r} does not end: after {_PATIENCE:g} s it is {(await self.view(run)).status}"
+            raise AssertionError(msg) from None
+        return await self.result(run)
+
+    async def _jump(self) -> bool:
+        """Jump, if nothing has moved for a moment; whether nothing moves, and nobody waits for time."""
+        wake, before = self.clock.next_wake, self.process.effects
+        await _moment()
+        if self._bodies.running or self.process.effects != before or self.clock.next_wake != wake:
+            return False
+        if wake is not None:
+            self.clock.set(wake)
+        return wake is None
 
     async def until_waiting(self, run: Run[Any]) -> tuple[RequestView, ...]:
         """Until the run waits for answers; return the open requests.
@@ -104,6 +159,7 @@ class Harness:
         self.runtime = await self._stack.enter_async_context(
             Runtime.open(
                 *self._apps,
+                self._bodies,
                 settings=config.Settings(plugins=config.PluginSettings(block=frozenset({"otel"}))),
                 store=self.process,
                 model=self._model,
@@ -117,6 +173,14 @@ class Harness:
 
     def _current(self, run: Run[Any]) -> Run[Any]:
         return run.on(self.runtime)
+
+
+async def _moment() -> None:
+    """Two milliseconds of real time."""
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+    loop.call_later(0.002, future.set_result, None)
+    await future
 
 
 @asynccontextmanager

@@ -106,6 +106,32 @@ class StoreCommits(StoreBench):
         assert await claimed(second, "b", 0) == []
         await store.commit(commit_of(claim, seq=1, entries=(entry_of(1),)), worker="a")
 
+    async def test_a_worker_that_nobody_took_over_from_is_certain_once_it_has_committed(
+        self, store: DurableStore, clock: ManualClock
+    ) -> None:
+        claim = await begin(store)
+        assert store.tick("a", clock.now(), run="r", epoch=claim.epoch)
+        clock.advance(self.lease + 1)
+        store.tick("a", clock.now())
+        await store.commit(commit_of(claim, entries=(entry_of(0),)), worker="a")
+        assert store.tick("a", clock.now(), run="r", epoch=claim.epoch)
+
+    async def test_a_worker_that_was_taken_over_from_is_not_certain_of_its_runs(
+        self, store: DurableStore, second: DurableStore, clock: ManualClock
+    ) -> None:
+        claim = await begin(store)
+        clock.advance(self.lease + 1)
+        assert len(await claimed(second, "b", clock.now())) == 1
+        for _ in range(2):
+            assert not store.tick("a", clock.now(), run="r", epoch=claim.epoch)
+
+    async def test_nobody_is_certain_of_a_run_of_another_worker_or_epoch(
+        self, store: DurableStore, clock: ManualClock
+    ) -> None:
+        claim = await begin(store)
+        for worker, run, epoch in (("b", "r", claim.epoch), ("a", "r", claim.epoch - 1), ("a", "other", claim.epoch)):
+            assert not store.tick(worker, clock.now(), run=run, epoch=epoch)
+
     async def test_a_worker_that_leaves_hands_over_at_once_and_uncounted(
         self, store: DurableStore, second: DurableStore
     ) -> None:

@@ -114,9 +114,11 @@ class MemoryStore:
             await waiter
         return self._counter
 
-    def tick(self, worker: str, now: float) -> None:
+    def tick(self, worker: str, now: float, *, run: str = "", epoch: int = 0) -> bool:
         """See ``ports.Store.tick``."""
         self._ticks[worker] = max(now, self._clock.now())
+        found = self._ledger.runs.get(run)
+        return found is not None and (found.holder, found.epoch) == (worker, epoch) and worker not in self._killed
 
     async def leave(self, worker: str) -> None:
         """See ``ports.Store.leave``."""

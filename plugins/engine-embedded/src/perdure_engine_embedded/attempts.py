@@ -14,6 +14,7 @@ from perdure.execution import step_key
 from perdure.messages import Entry, ErrorInfo
 from perdure.ports import StepInfo
 from perdure.steps import Attempt
+from perdure_engine_embedded.processes import run_apart
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -52,7 +53,7 @@ async def attempt(
     number, told = before
     pulse = Pulse(tell)
     attempted = Attempt(key, number, from_json(told) if told is not None else None, pulse.beat)
-    body: Callable[[], Awaitable[Any]] = partial(call.attempt, attempted)
+    body: Callable[[], Awaitable[Any]] = partial(call.attempt, attempted, run_apart)
     if parts.step_middleware:
         info = StepInfo(start, command.path, call.name, call.role, number, key)
         for middleware in reversed(parts.step_middleware):

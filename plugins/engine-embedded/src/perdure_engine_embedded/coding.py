@@ -61,8 +61,8 @@ class CodedStore:
     async def changed(self, seen: int) -> int:
         return await self._store.changed(seen)
 
-    def tick(self, worker: str, now: float) -> None:
-        self._store.tick(worker, now)
+    def tick(self, worker: str, now: float, *, run: str = "", epoch: int = 0) -> bool:
+        return self._store.tick(worker, now, run=run, epoch=epoch)
 
     async def leave(self, worker: str) -> None:
         await self._store.leave(worker)

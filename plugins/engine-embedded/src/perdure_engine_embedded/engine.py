@@ -322,6 +322,8 @@ class EmbeddedEngine:
         tell = partial(self._beat, live, command)
         try:
             while True:
+                if not await self._is_ours(live):
+                    return
                 told = machine.heartbeats.get(command.path)
                 entry, pause = await attempt(self._parts, live.start, command, (number, told), tell)
                 if live.gone:
@@ -340,6 +342,30 @@ class EmbeddedEngine:
                 task.uncancel()  # it was this attempt that was cancelled: the task goes on with the run
         finally:
             live.running.pop(command.path, None)
+
+    async def _is_ours(self, live: Live) -> bool:
+        """Before an attempt: whether the run is still held; where that is not certain, a commit of nothing tells.
+
+        Who stood still for longer than the lease could commit no outcome, but would do again what is recorded by now.
+        """
+        if self._store.tick(self._worker, self._parts.clock.now(), run=live.run, epoch=live.epoch):
+            return True
+        while live.busy and not live.gone:
+            await self._pause(_QUIET)  # somebody commits already, and learns of it
+        if live.gone:
+            return False
+        live.busy = True
+        try:
+            commit = live.commit(Batch(), self._parts.clock.now(), unreported=False, limit=self._parts.max_payload)
+            claims = await self._commit(live, commit)
+        finally:
+            live.busy = False
+        if claims is None:
+            return False
+        self._take(claims)
+        if live.has_arrivals:
+            self._spawn(self._guard(live, self._work, live, None), f"perdure-run-{live.run}")
+        return not live.gone
 
     def _beat(self, live: Live, command: Command, details: bytes) -> None:
         """An attempt has said how far it is."""

@@ -6,7 +6,8 @@ put forward and back; clients who insist, repeat and call off; people who answer
 wrong, everything that was acknowledged must end as it would have undisturbed, and no promise may have been broken.
 
 ``loop`` is the order of things, ``clocks`` the time, ``processes`` a worker and its wire to the store, ``world`` what
-happens, ``workload`` and ``jobs`` what is run, ``oracle`` what may not happen, ``plan`` how rough it is.
+befalls them, ``clients`` who uses it, ``workload`` and ``jobs`` what is run, ``oracle`` what may not happen, ``plan``
+how rough it is.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ class WallClock:
     def __init__(self, loop: SimulatedLoop, start: float = START) -> None:
         self._loop = loop
         self._offset = start
+        self._latest = start
         self._order = count()
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._alarm: asyncio.TimerHandle | None = None
@@ -44,8 +45,13 @@ class WallClock:
             self._set_alarm()
             await sleeper
 
+    def has_been(self, when: float) -> bool:
+        """Whether it has shown that time, or a later one."""
+        return max(self._latest, self.now()) >= when
+
     def jump(self, seconds: float) -> None:
         """Put it forward, or back if below 0."""
+        self._latest = max(self._latest, self.now())
         self._offset += seconds
         self._set_alarm()
 

@@ -7,13 +7,14 @@ promise's id.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from pydantic_core import from_json
 
 from perdure.errors import PerdureError
-from perdure.execution import Execution
+from perdure.execution import Activation, Execution
 from perdure.messages import (
+    HALTED,
     TERMINAL,
     Accepted,
     AgentId,
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
 _REPEATED: Final = frozenset({"attempt", "heartbeat", "cancel"})
 """Entries whose path may stand in a journal more than once."""
+
+_STIRRING: Final = frozenset({"resume", "cancel", "terminate"})
+"""What sets a run going that was set aside."""
 
 _POISON: Final = "perdure.Poison"
 
@@ -67,25 +71,33 @@ class Record:
     """A run or turn, as its commits tell it.
 
     Attributes:
-        start: What it was started with.
+        start: What it was started with; of a run that began anew, the last time.
+        origin: What it was started with at first.
         holder: The worker of the last claim.
         epoch: Of the last claim.
-        journal: What was committed.
-        recorded: The paths of what has an outcome.
-        cancelled: Somebody asked for its end.
+        journal: What was committed, since it began anew.
+        recorded: The paths of what has an outcome there.
+        cancelled: Somebody asked for its end, with clean-up.
+        terminated: And without.
         questions: Its requests, by id.
+        letters: The payloads of the events that it was sent, in the order of acceptance.
+        children: What it has started.
     """
 
     start: Start
+    origin: Start
     status: str = "pending"
     holder: str = ""
     epoch: int = 0
     value: bytes | None = None
     error: bytes | None = None
     cancelled: bool = False
+    terminated: bool = False
     journal: list[Entry] = field(default_factory=list[Entry])
     recorded: set[str] = field(default_factory=set[str])
     questions: dict[str, Question] = field(default_factory=dict[str, Question])
+    letters: list[Any] = field(default_factory=list[Any])
+    children: list[str] = field(default_factory=list[str])
 
     @property
     def failure(self) -> ErrorInfo | None:
@@ -103,6 +115,10 @@ class Beholder(Protocol):
 
     def has_seen(self, worker: str, when: float) -> bool:
         """Whether a worker has read that time from its clock."""
+        ...
+
+    def has_been(self, when: float) -> bool:
+        """Whether any clock has shown that time, or a later one."""
         ...
 
     def asked(self, request: Request) -> None:
@@ -138,7 +154,7 @@ class Oracle:
         self._keys: dict[tuple[str, str], str] = {}
         self._sessions: dict[AgentId, list[str]] = {}
         self._held: dict[tuple[str, str], int] = {}
-        self._step_keys: dict[tuple[str, str], str] = {}
+        self._step_keys: dict[tuple[str, int, str], str] = {}
 
     def blame(self, promise: str, text: str) -> None:
         """Write a violation down."""
@@ -171,6 +187,7 @@ class Oracle:
                     "P1", f"{run} was given to {worker} with {claim.seq} entries; {len(record.journal)} were committed"
                 )
             self._in_turn(record, f"was claimed by {worker}")
+            self._in_time(record, worker)
             record.holder, record.epoch = worker, claim.epoch
             self._held[worker, run] = claim.epoch
 
@@ -193,14 +210,31 @@ class Oracle:
         self._in_turn(record, f"was committed by {worker}")
         for entry in commit.entries:
             self._recorded(record, entry, worker)
-        self._sent(commit, worker)
+        self._sent(record, commit, worker)
         self._moved(record, commit)
+
+    def rewound(self, run: str, seq: int) -> None:
+        """An operator made a finished run go on from an earlier place."""
+        record = self.runs[run]
+        if not record.finished:
+            self.blame("P1", f"{run} is {record.status}, and was rewound")
+        self.open += record.finished
+        record.journal = record.journal[:seq]
+        record.recorded = {_line(entry) for entry in record.journal if entry.kind not in _REPEATED}
+        record.status, record.value, record.error = "pending", None, None
+
+    def forked(self, run: str, seq: int, start: Start) -> None:
+        """An operator made a new run out of the beginning of another."""
+        self._register(start)
+        fork, record = self.runs[start.run], self.runs[run]
+        fork.journal = record.journal[:seq]
+        fork.recorded = {_line(entry) for entry in fork.journal if entry.kind not in _REPEATED}
 
     def began(self, worker: str, info: StepInfo) -> None:
         """A worker begins an attempt at a step."""
         run, path = info.run.run, info.path
         record = self.runs[run]
-        if self._step_keys.setdefault((run, path), info.key) != info.key:
+        if self._step_keys.setdefault((run, info.run.generation, path), info.key) != info.key:
             self.blame("P3", f"{path} of {run} was given another key at attempt {info.attempt}")
         if self._held.get((worker, run)) != record.epoch:
             return  # it went to another worker, of which this one has yet to hear
@@ -216,7 +250,8 @@ class Oracle:
             first = self._keys.setdefault(key, word.run)
             if first != word.run:
                 self.blame("P7", f"key {start.key!r} of {start.target} is {first} and {word.run}")
-        if word.new and word.run in self.runs:
+        before = self.runs.get(word.run)
+        if word.new and before is not None and not (start.reuse != "join" and before.finished):
             self.blame("P7", f"{word.run} was accepted twice")
         elif word.new:
             self._register(start)
@@ -224,21 +259,31 @@ class Oracle:
             self.blame("P7", f"{word.run} is called a repeated start and was never accepted")
 
     def _register(self, start: Start) -> None:
-        self.runs[start.run] = Record(start)
+        before = self.runs.get(start.run)
+        record = self.runs[start.run] = Record(start, start)
+        if before is not None:
+            record.start = start._replace(generation=before.start.generation + 1)
+            record.epoch, record.holder = before.epoch, before.holder
         self.open += 1
+        if start.parent is not None:
+            self.runs[start.parent].children.append(start.run)
         if start.session is not None:
             self._sessions.setdefault(AgentId(start.target, start.session), []).append(start.run)
 
     def _delivered(self, delivery: Delivery, worker: str) -> None:
         record = self.runs[delivery.run]
-        if delivery.kind in {"cancel", "terminate"}:
+        if delivery.kind == "cancel":
             record.cancelled = True
+        elif delivery.kind == "terminate":
+            record.terminated = True
+        elif delivery.kind == "event":
+            record.letters.append(from_json(delivery.value or b"null"))
         elif delivery.kind == "answer":
             question = record.questions[delivery.key]
             if question.answer is not None:
                 self.blame("P13", f"{delivery.key} was answered twice, the second time through {worker}")
             question.answer = delivery.value
-        elif delivery.kind == "resume" and record.status == "parked":
+        if record.status in HALTED and delivery.kind in _STIRRING:
             record.status, record.error = "pending", None
 
     def _in_turn(self, record: Record, what: str) -> None:
@@ -253,33 +298,48 @@ class Oracle:
                 self.blame("P4", f"{start.run} {what} before {other}, of the same session, has ended")
                 return
 
+    def _in_time(self, record: Record, worker: str) -> None:
+        """A run that is to begin later is not begun before."""
+        due = record.start.due
+        if due is not None and not (record.cancelled or record.terminated or self._beholder.has_been(due)):
+            self.blame("P8", f"{record.start.run} was claimed by {worker}, and was due at {due}")
+
     def _recorded(self, record: Record, entry: Entry, worker: str) -> None:
         run = record.start.run
         record.journal.append(entry)
         if entry.kind in _REPEATED:
             return
-        if entry.path in record.recorded:
-            self.blame("P8" if entry.kind == "timer" else "P2", f"{entry.path} of {run} is recorded twice")
-        record.recorded.add(entry.path)
+        line = _line(entry)
+        if line in record.recorded:
+            self.blame("P8" if entry.kind == "timer" else "P2", f"{line} of {run} is recorded twice")
+        record.recorded.add(line)
         if entry.kind == "timer" and not self._beholder.has_seen(worker, entry.at):
             self.blame("P8", f"{entry.path} of {run} fired at {entry.at}, a time that {worker} never saw")
 
-    def _sent(self, commit: Commit, worker: str) -> None:
+    def _sent(self, record: Record, commit: Commit, worker: str) -> None:
         for start in commit.starts:
             if start.run not in self.runs:
                 self._register(start)
         for request in commit.asks:
-            record = self.runs[request.run]
             if request.id not in record.questions:
                 record.questions[request.id] = Question(request)
                 self._beholder.asked(request)
         for delivery in commit.deliveries:
-            if delivery.run in self.runs and not self.runs[delivery.run].finished:
+            # What a run sends to itself as it begins anew, it had been sent before.
+            if delivery.run != commit.run and delivery.run in self.runs and not self.runs[delivery.run].finished:
                 self._delivered(delivery, worker)
 
     def _moved(self, record: Record, commit: Commit) -> None:
         if not record.finished and commit.status in TERMINAL:
             self.open -= 1
+            for child in map(self.runs.__getitem__, record.children):
+                child.cancelled = child.cancelled or child.start.on_close == "cancel"
+                child.terminated = child.terminated or child.start.on_close == "terminate"
+        if commit.again is not None:
+            record.start = record.start._replace(
+                input=commit.again.input, version=commit.again.version, generation=commit.again.generation
+            )
+            record.journal, record.recorded, record.questions = [], set(), {}
         record.status, record.value, record.error = commit.status, commit.value, commit.error
         if not self.open:
             self._beholder.all_ended()
@@ -332,26 +392,40 @@ class Oracle:
         if said != expected:
             self.blame("P5", f"the log of {session} is {said}, and its turns said {expected}")
 
-    def _check_timer(self, record: Record, execution: Execution, entry: Entry) -> None:
-        if entry.kind == "timer" and (timer := execution.pending.get(entry.path)) and entry.at < timer.body.due:
-            self.blame("P8", f"{entry.path} of {record.start.run} fired at {entry.at}, and was due at {timer.body.due}")
-
     def _replay(self, record: Record, programs: Programs) -> None:
         """The journal, fed to fresh code, leads to the same end."""
         if record.start.session is not None or record.status == "terminated":
             return
-        execution = Execution(programs, record.start, Loaded(tuple(record.journal)))
+        execution = _Replay(programs, record.start, Loaded(tuple(record.journal)))
         try:
-            execution.begin()
-            for entry in record.journal:
-                self._check_timer(record, execution, entry)
-                execution.feed(entry)
+            execution.begin(record.journal)
         except PerdureError as error:
             self.blame("P12", f"the journal of {record.start.run} does not replay: {error}")
             return
         finally:
             outcome = execution.outcome
             execution.close()
+        for entry, due in execution.early:
+            self.blame("P8", f"{entry.path} of {record.start.run} fired at {entry.at}, and was due at {due}")
         came_to = "nothing" if outcome is None else outcome.status
         if came_to != record.status or (outcome is not None and outcome.value != record.value):
             self.blame("P2", f"{record.start.run} is {record.status}, and its journal replays to {came_to}")
+
+
+def _line(entry: Entry) -> str:
+    """What an entry is known by: an update and its outcome stand under one path."""
+    return f"{entry.kind} {entry.path}" if entry.kind in {"updated", "rejected"} else entry.path
+
+
+class _Replay(Execution):
+    """Code that is fed a whole journal; ``early`` are the timers in it that had fired too early."""
+
+    def __init__(self, programs: Programs, start: Start, loaded: Loaded) -> None:
+        super().__init__(programs, start, loaded)
+        self.early: list[tuple[Entry, float]] = []
+
+    def feed(self, entry: Entry) -> Activation:
+        timer = self.pending.get(entry.path)
+        if entry.kind == "timer" and timer is not None and entry.at < timer.body.due:
+            self.early.append((entry, timer.body.due))
+        return super().feed(entry)

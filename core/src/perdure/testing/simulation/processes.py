@@ -12,6 +12,7 @@ from perdure.testing.simulation.clocks import ProcessClock
 if TYPE_CHECKING:
     import asyncio
     import random
+    from collections import Counter
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from perdure.messages import Accepted, Claim, Commit, Delivery, Loaded, Reported, Start
@@ -36,6 +37,8 @@ class Surroundings(Protocol):
     oracle: Oracle
     store: DurableStore
     programs: Programs
+
+    counts: Counter[str]
 
     def fate(self) -> Fate:
         """What becomes of an effect."""
@@ -174,6 +177,7 @@ class Wire:
             try:
                 claims = await self._world.store.commit(commit, worker=worker)
             except (LeaseLost, CommitConflict) as error:
+                self._world.counts[type(error).__name__] += 1
                 self._world.note(self._process.name, f"{type(error).__name__} for {commit.run}")
                 raise
             self._world.oracle.committed(self._process.name, commit)
@@ -182,6 +186,26 @@ class Wire:
 
         paths = " ".join(entry.path for entry in commit.entries)
         return await self._effect(f"commit {commit.run}@{commit.epoch}+{commit.seq} {commit.status} {paths}", apply)
+
+    async def rewind(self, run: str, seq: int, *, at: float) -> None:
+        """An effect."""
+
+        async def apply() -> None:
+            await self._world.store.rewind(run, seq, at=at)
+            self._world.oracle.rewound(run, seq)
+
+        await self._effect(f"rewind {run} to {seq}", apply)
+
+    async def fork(self, run: str, seq: int, start: Start) -> Accepted:
+        """An effect."""
+
+        async def apply() -> Accepted:
+            accepted = await self._world.store.fork(run, seq, start)
+            if accepted.new:
+                self._world.oracle.forked(run, seq, start)
+            return accepted
+
+        return await self._effect(f"fork {run} at {seq} as {start.run}", apply)
 
     async def load(self, run: str) -> Loaded:
         """No effect, but the store may be out of reach."""
@@ -192,10 +216,11 @@ class Wire:
         self._check()
         return await self._world.store.changed(seen)
 
-    def tick(self, worker: str, now: float) -> None:
+    def tick(self, worker: str, now: float, *, run: str = "", epoch: int = 0) -> bool:
         """A sign of life, unless it is lost."""
-        if not self._process.buried and self._world.loop.time() >= self._process.deaf_until:
-            self._world.store.tick(worker, now)
+        if self._process.buried or self._world.loop.time() < self._process.deaf_until:
+            return False
+        return self._world.store.tick(worker, now, run=run, epoch=epoch)
 
     async def _effect(self, what: str, apply: Callable[[], Awaitable[T]]) -> T:
         world, process = self._world, self._process

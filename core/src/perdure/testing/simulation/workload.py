@@ -15,10 +15,11 @@ from perdure.app import App
 from perdure.catalog import Catalog
 from perdure.config import PluginSettings
 from perdure.context import Context
-from perdure.errors import CallFailed
+from perdure.errors import CallFailed, StepFailed
 from perdure.hookspecs import hookimpl
 from perdure.messages import ChatMessage
 from perdure.plugins import Plugins
+from perdure.saga import Saga
 from perdure.steps import Attempt, Retry, step
 from perdure.workflow import workflow
 
@@ -53,6 +54,29 @@ async def breaks(text: str) -> None:
     raise ValueError(text)
 
 
+async def undone(n: int) -> int:
+    """A step that takes back what another did."""
+    return -n
+
+
+@step(local=True)
+async def cheap(n: int) -> int:
+    """A step whose outcome may wait for the next write."""
+    return n + 1
+
+
+@step(retry=Retry(attempts=100, first=0.1, cap=1.0, on=(ConnectionError,)))
+async def climbs(top: int) -> int:
+    """A step that gets further with each attempt that knows how far the last one got."""
+    attempt = Attempt.current()
+    height = (attempt.details or 0) + 1
+    attempt.heartbeat(height)
+    if height < top:
+        msg = "out of breath"
+        raise ConnectionError(msg)
+    return height
+
+
 @step(retry=Retry(attempts=6, first=0.5, on=(ConnectionError,)))
 async def third_time(lucky: int) -> int:
     """A step that fails until its attempt is the lucky one."""
@@ -68,7 +92,9 @@ async def third_time(lucky: int) -> int:
 
 @workflow
 async def sums(ctx: Context, n: int) -> list[int]:
-    """Steps, one after the other."""
+    """Steps, one after the other; where the code was changed, the new way."""
+    if ctx.patched("cheaper"):
+        ctx.set_status("begun", done=await ctx.step(cheap, -1), total=n)
     return [await ctx.step(double, i) for i in range(n)]
 
 
@@ -135,7 +161,8 @@ async def naps(ctx: Context, seconds: float, n: int) -> list[int]:
 async def asks(ctx: Context, seconds: float) -> dict[str, str]:
     """Two requests at once, one of them with a deadline; then a step."""
     sure, soon = await asyncio.gather(
-        ctx.ask("sure", str), ctx.ask("soon", str, deadline=timedelta(seconds=seconds), default="nobody")
+        ctx.ask("sure", str, to="clerk", escalate={timedelta(seconds=seconds / 2): "head"}),
+        ctx.ask("soon", str, deadline=timedelta(seconds=seconds), default="nobody"),
     )
     await ctx.step(double, 1)
     return {"sure": sure, "soon": soon}
@@ -193,6 +220,106 @@ async def talk(ctx: Context, where: str, words: list[str]) -> list[str]:
     return [await ctx.call(parrot, word, session=where) for word in words]
 
 
+@workflow
+async def errands(ctx: Context, n: int) -> int:
+    """Cheap steps whose outcomes are written together, with dear ones between them."""
+    total = 0
+    for i in range(3 * n):
+        total = await ctx.step(cheap, total)
+        if i % 4 == 3:
+            total = await ctx.step(double, total)
+    return total
+
+
+@workflow
+async def climb(ctx: Context, top: int) -> int:
+    """A step that reports how far it is."""
+    return await ctx.step(climbs, top)
+
+
+@workflow
+async def trip(ctx: Context, n: int) -> str:
+    """Steps that are undone when the last one fails."""
+    try:
+        async with Saga(ctx) as saga:
+            for i in range(n):
+                saga.undo(undone, await ctx.step(double, i))
+            await ctx.step(breaks, "full")
+    except StepFailed:
+        return "undone"
+    return "booked"
+
+
+@workflow
+async def letters(ctx: Context, n: int, seconds: float) -> list[str]:
+    """Events, in the order in which they were sent, each waited for so long."""
+    wait = timedelta(seconds=seconds)
+    return [await ctx.wait_event("letter", str, deadline=wait, default="none") for _ in range(n)]
+
+
+@workflow
+async def serial(ctx: Context, n: int, got: list[str]) -> list[str]:
+    """Events, each taken in a life of its own."""
+    if len(got) < n:
+        ctx.continue_as_new(n, [*got, await ctx.wait_event("letter", str)])
+    return got
+
+
+@workflow
+async def laps(ctx: Context, n: int, total: int) -> int:
+    """Steps and a child in each of several lives."""
+    total += await ctx.step(double, n) + sum(await ctx.call(sums, 2))
+    if n > 0:
+        ctx.continue_as_new(n - 1, total)
+    return total
+
+
+@workflow
+async def penpal(ctx: Context, n: int) -> str:
+    """Sends another run on its way, and events after it."""
+    friend = await ctx.send(letters, n, 60.0)
+    for i in range(n):
+        await ctx.send_event(friend, "letter", f"letter {i}")
+        await ctx.step(double, i)
+    return friend
+
+
+@workflow
+async def leaves(ctx: Context, seconds: float, on_close: str, delay: float) -> str:
+    """Ends while what it has sent is still under way, or has yet to begin."""
+    later: Any = ctx.child(on_close=on_close, delay=timedelta(seconds=delay))  # type: ignore[arg-type]
+    sent: str = await later.send(nap, seconds)
+    await ctx.step(double, 1)
+    return sent
+
+
+@workflow
+async def count(ctx: Context, goal: int) -> int:
+    """Updates, each with a step, until there are enough."""
+    total = 0
+    reached = asyncio.Event()
+
+    async def add(n: int) -> int:
+        nonlocal total
+        total += await ctx.step(double, n)
+        if total >= goal:
+            reached.set()
+        return total
+
+    def positive(n: int) -> None:
+        if n <= 0:
+            msg = f"{n} is not above 0"
+            raise ValueError(msg)
+
+    def current() -> int:
+        return total
+
+    ctx.on_query(current)
+    ctx.on_update(add, validate=positive)
+    await reached.wait()
+    return total
+
+
 # -- an agent
 
 
@@ -244,6 +371,7 @@ class _SimulatedApp(App):
 
 _WORKFLOWS: Final = (
     sums, fan, hurried, family, relay, nap, naps, asks, stubborn, tidy, race, fails, rescue, talk,
+    errands, climb, trip, letters, serial, laps, penpal, leaves, count,
 )  # fmt: skip
 
 

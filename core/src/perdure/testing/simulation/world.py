@@ -1,4 +1,4 @@
-"""A simulated world: processes that die, stop and come back; clients that insist; people who answer; and chaos."""
+"""A simulated world, from its beginning to its end: processes that die, stop and come back, and what befalls them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import asyncio
 import random as random_
 from collections import Counter
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
-from perdure.errors import RequestClosed, RetryableError, StoreUnavailable
-from perdure.messages import Delivery, Start
-from perdure.testing.simulation import jobs
+from perdure.errors import StoreUnavailable
+from perdure.testing.simulation.clients import Clients
 from perdure.testing.simulation.clocks import WallClock
 from perdure.testing.simulation.loop import SimulatedLoop
 from perdure.testing.simulation.oracle import Oracle
@@ -20,11 +19,9 @@ from perdure.testing.simulation.processes import Process
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from perdure.messages import Accepted, Request, RunView
+    from perdure.messages import Request
     from perdure.ports import Clock, DurableStore, Engine, EngineParts, Programs
     from perdure.testing.simulation.processes import Fate
-
-T = TypeVar("T")
 
 _PATIENCE: Final = 600.0
 """Seconds after the last mishap by which everything must have ended; whatever the clock was put back comes on top."""
@@ -37,10 +34,6 @@ _TO_STOP: Final = 20_000
 
 _TO_UNWIND: Final = 10.0
 """Seconds after which the code of a dead process is left as it is."""
-
-
-class HungUp(RetryableError):
-    """A client heard nothing: the process died, or took too long. What became of the call is unknown."""
 
 
 class World:
@@ -78,7 +71,7 @@ class World:
         self._calm = False
         self._no_store_until = 0.0
         self._put_back = 0.0
-        self._acknowledged: dict[str, str] = {}
+        self._clients = Clients(self)
         self._busy = 0
         self._closing = False
 
@@ -89,7 +82,7 @@ class World:
         for slot in range(self.plan.workers):
             self._spawn(self._keep_up(slot))
         for ordinal in range(self.plan.jobs):
-            self._begin(self._client(ordinal))
+            self.begin(self._clients.start(ordinal))
         self._spawn(self._chaos())
         if not self.loop.run(_MOST):
             self.oracle.blame("P10", f"nothing moves, or nothing rests, after {self.loop.handled} callbacks")
@@ -143,7 +136,7 @@ class World:
                 self.oracle.blame("-", f"{task.get_name()} in {task.lane.name} was left behind by stop()")
 
     async def _judge(self) -> None:
-        for key, run in self._acknowledged.items():
+        for key, run in self._clients.acknowledged.items():
             if run not in self.oracle.runs:
                 self.oracle.blame("P1", f"{key} was acknowledged as {run}, which was never accepted")
         await self.oracle.judge(self.store, self.programs)
@@ -209,22 +202,21 @@ class World:
         """Whether a worker has read that time from its clock."""
         return when in self._processes[worker].clock.shown
 
+    def has_been(self, when: float) -> bool:
+        """Whether any clock has shown that time, or a later one."""
+        return self.wall.has_been(when)
+
     def asked(self, request: Request) -> None:
         """Somebody answers, or two do, or nobody, where there is a deadline."""
         if request.prompt == "sure" or self.random.random() < 0.6:
-            self._begin(self._answer(request, self.random.expovariate(1 / 5.0), "one"))
+            self.begin(self._clients.answer(request, "one"))
             if self.random.random() < 0.3:
-                self._begin(self._answer(request, self.random.expovariate(1 / 5.0), "two"))
+                self.begin(self._clients.answer(request, "two"))
 
     def parked(self, run: str) -> None:
         """An operator gives it another try."""
         self.counts["parked"] += 1
-
-        async def resume() -> None:
-            await self._pause(5.0)
-            await self._deliver(run, "resume", f"resume {self.loop.handled}", b'""')
-
-        self._begin(resume())
+        self.begin(self._clients.resume(run))
 
     def all_ended(self) -> None:
         """If nothing else is to come, this is the end."""
@@ -254,7 +246,7 @@ class World:
                 self._started.set()
                 await process.gone
             generation += 1
-            await self._pause(self.random.choice((0.0, 0.5, 5.0)))
+            await self.pause(self.random.choice((0.0, 0.5, 5.0)))
 
     async def _drain(self, process: Process) -> None:
         """Shut it down in good order."""
@@ -270,7 +262,8 @@ class World:
         process.gone.set_result(None)
         del self._processes[process.name]
 
-    async def _any_process(self) -> Process:
+    async def any_process(self) -> Process:
+        """One that takes calls, as soon as there is one."""
         while True:
             up = [process for process in self._processes.values() if process.up]
             if up:
@@ -282,13 +275,13 @@ class World:
 
     async def _chaos(self) -> None:
         while self.plan.mishaps:
-            await self._pause(self.random.expovariate(1 / self.plan.pause))
+            await self.pause(self.random.expovariate(1 / self.plan.pause))
             if self.loop.time() >= self.plan.seconds:
                 break
             mishap = self.random.choice(self.plan.mishaps)
             self.counts[mishap] += 1
             getattr(self, f"_do_{mishap}")()
-        await self._pause(max(0.0, self.plan.seconds - self.loop.time()))
+        await self.pause(max(0.0, self.plan.seconds - self.loop.time()))
         self.note("chaos", "ends")
         self._calm = True
         self._no_store_until = 0.0
@@ -324,84 +317,12 @@ class World:
         if up:
             self._spawn(self._drain(self.random.choice(up)))
 
-    # -- clients and people
-
-    async def _client(self, ordinal: int) -> None:
-        """Insists on a start; then repeats it, calls it off, or waits for its end."""
-        job = jobs.draw(self.random, ordinal)
-        # Turns come together, so that there is an order to be kept.
-        await self._pause(self.plan.seconds * (0.3 if job.kind == "turn" else self.random.uniform(0.0, 0.7)))
-        asked = 0
-
-        async def submit(engine: Engine) -> Accepted:
-            nonlocal asked
-            asked += 1
-            now, key = self.wall.now(), f"key {ordinal}"
-            id_ = f"run {ordinal}.{asked}"
-            return await engine.submit(Start(id_, job.kind, job.target, job.payload, now, session=job.session, key=key))
-
-        run = (await self._insist(submit)).run
-        self.note("client", f"{ordinal}: {job.target} is {run}")
-        self._acknowledged[f"key {ordinal}"] = run
-        mood = self.random.random()
-        if mood < 0.3:
-            for again in await asyncio.gather(self._insist(submit), self._insist(submit)):
-                if again.run != run or again.new:
-                    self.oracle.blame("P7", f"key {ordinal} is {run}, then {again}")
-        elif mood < 0.5:
-            await self._pause(self.random.expovariate(1 / 5.0))
-            await self._deliver(run, "cancel", "cancel", b'"a client calls it off"')
-        elif mood < 0.8:
-            self._check_view(await self._insist(lambda engine: engine.wait(run), patience=30.0))
-
-    def _check_view(self, view: RunView) -> None:
-        record = self.oracle.runs[view.id]
-        if not view.finished and view.status not in {"parked", "suspended"}:
-            self.oracle.blame("P10", f"wait() for {view.id} returned while it is {view.status}")
-        if view.finished and view.status != record.status:
-            self.oracle.blame("P1", f"wait() says that {view.id} is {view.status}; it is {record.status}")
-
-    async def _answer(self, request: Request, delay: float, person: str) -> None:
-        await self._pause(delay)
-        value = f'"{person} answers {request.prompt}"'.encode()
-        try:
-            accepted = await self._deliver(request.run, "answer", request.id, value)
-        except RequestClosed:
-            self.note("people", f"{person} is too late for {request.id}")
-            return
-        answer = self.oracle.runs[request.run].questions[request.id].answer
-        if accepted.new and answer != value:
-            self.oracle.blame("P13", f"{person} was told that {request.id} took {value!r}; it has {answer!r}")
-
-    async def _deliver(self, run: str, kind: Any, key: str, value: bytes) -> Accepted:
-        return await self._insist(lambda engine: engine.deliver(Delivery(run, kind, key, self.wall.now(), value)))
-
-    async def _insist(self, call: Callable[[Engine], Coroutine[Any, Any, T]], *, patience: float = 10.0) -> T:
-        """Call one process after the other until one replies."""
-        while True:
-            try:
-                return await self._call(call, patience)
-            except (HungUp, StoreUnavailable):
-                await self._pause(self.random.uniform(0.1, 2.0))
-
-    async def _call(self, call: Callable[[Engine], Coroutine[Any, Any, T]], patience: float) -> T:
-        process = await self._any_process()
-        task = process.call(call)
-        waits = {task, process.gone}
-        await asyncio.wait(waits, timeout=self.random.uniform(0.1, patience), return_when=asyncio.FIRST_COMPLETED)
-        if task.done() and not task.cancelled():
-            return task.result()
-        # It may go on unheard, as a request whose caller has hung up.
-        if self.random.random() < 0.5:
-            task.cancel()
-        raise HungUp
-
     # -- odds and ends
 
     def _spawn(self, coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         return self.loop.spawn(coro, self.loop.outside)
 
-    def _begin(self, coro: Coroutine[Any, Any, Any]) -> None:
+    def begin(self, coro: Coroutine[Any, Any, Any]) -> None:
         """Something that has to come to its end."""
         self._busy += 1
         self._spawn(coro).add_done_callback(self._ended, context=self.loop.outside.context)
@@ -416,7 +337,8 @@ class World:
             self.oracle.blame("P10", f"{self._busy} clients still wait; not finished: {stuck}")
             self.loop.halt()
 
-    async def _pause(self, seconds: float) -> None:
+    async def pause(self, seconds: float) -> None:
+        """Wait."""
         await asyncio.wait([self.loop.create_future()], timeout=seconds)
 
 

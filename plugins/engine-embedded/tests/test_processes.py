@@ -20,8 +20,8 @@ from perdure.errors import (
     UsageError,
 )
 from perdure.messages import ErrorInfo
-from perdure.processes import run_in_process
 from perdure.steps import StepCall, StepOptions
+from perdure_engine_embedded.processes import run_apart, run_in_process
 
 from . import process_bodies as bodies
 
@@ -127,9 +127,9 @@ async def test_a_step_in_a_process_sees_its_attempt_and_is_retried_by_its_error(
     call = StepCall.bind(bodies.attempted, ("w",), {}, StepOptions())
     async with asyncio.timeout(PATIENCE):
         with pytest.raises(bodies.Own) as caught:
-            await call.attempt(Attempt("key", beat=beats.append))
+            await call.attempt(Attempt("key", beat=beats.append), run_apart)
         assert call.retry.pause(1, caught.value) is not None
-        value = await call.attempt(Attempt("key", 2, {"page": 3}, beats.append))
+        value = await call.attempt(Attempt("key", 2, {"page": 3}, beats.append), run_apart)
     assert value == ("w", "key", 2, {"page": 3})
     assert beats == [{"word": "w"}] * 2
 

@@ -19,7 +19,7 @@ from typing import Any
 from perdure import Attempt, Retry, step, tool
 from perdure.errors import ModelUnavailable, RetryableError, StepFailed
 from perdure.messages import ErrorInfo
-from perdure.processes import tell
+from perdure_engine_embedded.processes import tell
 
 held: list[socket.socket] = []
 

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from perdure import processes
 from perdure.errors import (
     ProcessDied,
     UsageError,
 )
-from perdure.processes import run_in_process, tell
+from perdure_engine_embedded import processes
+from perdure_engine_embedded.processes import run_in_process, tell
 
 from . import process_bodies as bodies
 
@@ -206,7 +206,7 @@ def test_a_child_dies_with_its_parent(tmp_path):
         tmp_path,
         """
         import asyncio, socket, sys
-        from perdure.processes import run_in_process
+        from perdure_engine_embedded.processes import run_in_process
 
         def spin(port: int) -> None:
             connection = socket.create_connection(("127.0.0.1", port))
@@ -231,7 +231,7 @@ def test_a_child_dies_with_its_parent(tmp_path):
 
 GUARDED = """
     import asyncio, sys
-    from perdure.processes import run_in_process
+    from perdure_engine_embedded.processes import run_in_process
 
     class Mine(Exception):
         pass

@@ -5,8 +5,8 @@ for a while, when the loop is closed, and by themselves when this process is gon
 killed, with everything that it started. Knows nothing of steps: ``within`` is how an attempt gets into the child.
 
 What is imported in a child is named by this process's own function object, never by data that was stored or received.
-A child is ``python -c`` and not ``-m perdure.processes``, which would load this module twice and look in the working
-directory first. Both sides speak in pairs of lines: a header, and JSON whose type only the author's code knows.
+A child is ``python -c`` and not ``-m`` with this module, which would load it twice and look in the working directory
+first. Both sides speak in pairs of lines: a header, and JSON whose type only the author's code knows.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from perdure.encoding import Parameters, decode, encode, returns_of
 from perdure.errors import ProcessDied, ProcessFailed, RetryableError, UsageError
 from perdure.messages import ErrorInfo
+from perdure.steps import Attempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,11 +41,12 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from perdure.messages import JSON
+    from perdure.steps import StepCall
 
 IDLE: Final = 60.0
 """Seconds after which a child that nobody has work for is ended."""
 
-_START: Final = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from perdure.processes import serve; serve()"
+_START: Final = f"import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {__name__} import serve; serve()"
 _MAIN: Final = "__perdure_main__"
 _READ: Final = 1 << 16  # bytes
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
@@ -99,6 +101,19 @@ async def run_in_process(
     error = _revived(name, ErrorInfo.model_validate(raised["info"]), address["module"], fn.__module__, raised)
     error.add_note(f"Raised in a child process:\n{raised['trace']}")
     raise error
+
+
+async def run_apart(call: StepCall, attempt: Attempt) -> Any:
+    """Run a step's body in a child: fills ``perdure.steps.Apart``."""
+    within = attempting, [attempt.key, attempt.number, attempt.details]
+    return await run_in_process(
+        call.fn, call.args, call.kwargs, returns=call.returns, within=within, heard=attempt.heartbeat
+    )
+
+
+def attempting(key: str, number: int, details: JSON) -> AbstractContextManager[None]:
+    """In the child, around the body: the attempt that it is part of."""
+    return Attempt(key, number, details, tell).entered()
 
 
 def tell(value: object) -> None:
