@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 
+from perdure.testing.store_children import StoreChildren
+from perdure.testing.store_damage import StoreDamage
+from perdure.testing.store_halts import StoreHalts
 from perdure.testing.store_kit import StoreKit
+from perdure.testing.store_lists import StoreLists
+from perdure.testing.store_lives import StoreLives
+from perdure.testing.store_upkeep import StoreUpkeep
 from perdure_store_sqlite import SqliteStore
 
 
@@ -23,8 +32,16 @@ class SqliteStores:
     async def kill(self, store, worker):
         await store.close()
 
+    async def damage(self, run):
+        with closing(sqlite3.connect(self._path)) as connection, connection:
+            connection.execute(
+                "UPDATE journal SET value = CAST('x' || substr(value, 2) AS BLOB)"
+                " WHERE seq = 0 AND run = (SELECT id FROM runs WHERE run = ?)",
+                (run,),
+            )
 
-class TestSqliteStore(StoreKit):
+
+class TestSqliteStore(StoreKit, StoreHalts, StoreLives, StoreChildren, StoreLists, StoreUpkeep, StoreDamage):
     several_drive = False
 
     @pytest.fixture

@@ -127,17 +127,17 @@ class Intake:
 
     def _again(self, start: Start, row: tuple[Any, ...], touched: dict[str, int], now: float) -> tuple[Accepted, int]:
         """A start that is there already, by its key or its id: the first one, or its place for a new one."""
-        what = "SELECT run, id, live, status FROM runs"
-        first = self._one(f"{what} WHERE target = ? AND key = ?", start.target, start.key)
-        first = first or self._one(f"{what} WHERE run = ?", start.run)
-        assert first is not None  # noqa: S101 - what the insert collided with
-        run, id, live, status = first
-        replaces = start.reuse == "restart" or (start.reuse == "restart_failed" and status != "completed")
-        if run == start.run and replaces and not live:
-            return self._restart(start, id, touched, now)
+        first = self._one("SELECT run, id FROM runs WHERE target = ? AND key = ?", start.target, start.key)
+        if first is None:
+            row_of_id = self._one("SELECT id, live, status FROM runs WHERE run = ?", start.run)
+            assert row_of_id is not None  # noqa: S101 - what the insert collided with
+            id, live, status = row_of_id
+            if not live and (start.reuse == "restart" or (start.reuse == "restart_failed" and status != "completed")):
+                return self._restart(start, id, touched, now)
+            first = start.run, id
         if isinstance(row[3], str):
             erasing.sweep(self._connection, [row[3]])
-        return Accepted(run, new=False), id
+        return Accepted(first[0], new=False), first[1]
 
     def _restart(self, start: Start, id: int, touched: dict[str, int], now: float) -> tuple[Accepted, int]:
         """The finished run goes, and a new one takes its name; what an old claim of it commits is refused."""
@@ -163,9 +163,9 @@ class Intake:
         self._deliver(delivery, row[0], touched, now)
 
     def close_children(self, parent: str, at: float, touched: dict[str, int]) -> None:
-        """A run has finished: those that it started and that go on are told so, unless they are left alone."""
+        """A run has finished: those that it started and that go on are called off as they say, once."""
         for id, run, kind in self._connection.execute(sql.CHILDREN, (parent,)).fetchall():
-            self._deliver(Delivery(run, kind, f"close:{parent}", at, _CLOSED), id, touched, at)
+            self._deliver(Delivery(run, kind, kind, at, _CLOSED), id, touched, at)
 
     def _deliver(self, delivery: Delivery, id: int, touched: dict[str, int], now: float) -> bool:
         halted = False

@@ -35,7 +35,7 @@ VIEW_COLUMNS: Final = (
     "runs.run, kind, target, runs.status, at, max(updated, coalesce((SELECT j.at FROM journal j WHERE j.run = runs.id"
     " ORDER BY seq DESC LIMIT 1), 0)), input, session, key, parent, path,"
     " (SELECT coalesce(max(seq) + 1, 0) FROM journal j WHERE j.run = runs.id), value, error, wake_at, headers,"
-    " tags, version, generation, due, progress"
+    " tags, version, generation, due, progress, ancestry"
 )
 
 
@@ -160,7 +160,7 @@ def to_view(
 ) -> RunView:
     """A run's view from ``VIEW_COLUMNS``: of what is damaged, as much as can be shown."""
     run, kind, target, status, created, updated, given, session, key, parent, path, seq, value, error, wake = row[:15]
-    headers, tags, version, generation, due, progress = row[15:]
+    headers, tags, version, generation, due, progress, ancestry = row[15:]
     return RunView(
         id=run,
         kind=kind,
@@ -173,6 +173,7 @@ def to_view(
         key=key,
         parent=parent,
         path=path,
+        ancestry=_names(ancestry),
         seq=seq,
         result=_shown(connection, value) if whole else None,
         error=_error(connection, error),
@@ -216,6 +217,12 @@ def _labels(text: str) -> dict[str, str]:
     with suppress(ValueError):
         return json.loads(text)
     return {}
+
+
+def _names(text: str) -> tuple[str, ...]:
+    with suppress(ValueError):
+        return tuple(json.loads(text))
+    return ()
 
 
 def _damaged(error: Exception) -> ErrorInfo:

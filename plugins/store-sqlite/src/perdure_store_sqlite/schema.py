@@ -158,7 +158,7 @@ def meaning(error: Exception, path: Path) -> Exception:
         return error
     if isinstance(error, UnicodeEncodeError):
         return NotEncodable(f"text with a lone surrogate cannot be stored: {error}; send valid Unicode")
-    if not isinstance(error, sqlite3.Error):
+    if not isinstance(error, sqlite3.Error | OSError):
         return error
     if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_STORE:
         return StoreUnusable(

@@ -19,10 +19,11 @@ INSERT_DELIVERY: Final = (
     f"INSERT INTO inbox (run, {rows.DELIVERY_COLUMNS}, sum) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
 
-# Of a session, a turn may run when none before it is unfinished (but for those not yet due) and none after it has
-# begun, while it was not due itself.
+# Of a session, a turn may run when it has begun, or when none before it is unfinished (but for those not yet due) and
+# none after it has begun, while it was not due itself.
 _FIRST: Final = (
-    "(session IS NULL OR (NOT EXISTS (SELECT 1 FROM runs AS o INDEXED BY runs_queue WHERE o.target = runs.target"
+    "(session IS NULL OR begun = 1 OR (NOT EXISTS"
+    " (SELECT 1 FROM runs AS o INDEXED BY runs_queue WHERE o.target = runs.target"
     " AND o.session = runs.session AND o.live = 1 AND o.delayed = 0 AND o.id < runs.id)"
     " AND NOT EXISTS (SELECT 1 FROM runs AS o INDEXED BY runs_begun WHERE o.target = runs.target"
     " AND o.session = runs.session AND o.live = 1 AND o.begun = 1 AND o.id > runs.id)))"
