@@ -42,7 +42,7 @@ class Waiters:
         self._store = store
         self._query = query
         self._driven_here = driven_here
-        self._waiters: dict[str, set[_Waiter]] = {}
+        self._waiters: dict[str, dict[_Waiter, None]] = {}  # first come, first told: a set would not keep their order
         self._asked = False
         self._looker: asyncio.Task[None] | None = None
 
@@ -58,7 +58,7 @@ class Waiters:
     async def wait(self, run: str, *, timeout: float | None, until_waiting: bool) -> RunView:
         """See ``Engine.wait``."""
         waiter = _Waiter(run, until_waiting)
-        self._waiters.setdefault(run, set()).add(waiter)
+        self._waiters.setdefault(run, {})[waiter] = None
         scope = asyncio.timeout(timeout)
         try:
             async with scope:
@@ -74,7 +74,7 @@ class Waiters:
                 raise
             return await self._view(run)
         finally:
-            self._waiters[run].discard(waiter)
+            del self._waiters[run][waiter]
             if not self._waiters[run]:
                 del self._waiters[run]
             if not self._waiters and self._looker is not None:
