@@ -137,11 +137,14 @@ class Store(Protocol):
         """
         ...
 
-    def tick(self, worker: str, now: float) -> None:
+    def tick(self, worker: str, now: float, *, run: str = "", epoch: int = 0) -> bool:
         """The worker's main loop is alive: without a tick for a lease's length, its runs go to others.
 
-        Called from the loop, several times per lease; never blocks. The store renews the lease from a thread
-        of its own (or at once, if that is cheap).
+        Returns whether the worker certainly holds that run under that epoch still. If not, a commit tells. Who stood
+        still for longer than the lease must know before it does again what another one has recorded meanwhile.
+
+        Called from the loop, several times per lease and before each attempt; never blocks. The store renews the
+        lease from a thread of its own (or at once, if that is cheap).
         """
         ...
 

@@ -84,13 +84,18 @@ class Driver:
         self, connection: sqlite3.Connection, lock: ProcessLock, *, lease: float, now: Callable[[], float]
     ) -> None:
         self._connection, self._lock, self._lease, self._now = connection, lock, lease, now
-        self._renewed = 0.0
+        self._renewed = self._promised = 0.0
         self.epoch: int | None = None
         """The epoch that this process drives under, or ``None``."""
 
     def use(self, connection: sqlite3.Connection) -> None:
         """Go on with another connection of the writer's."""
         self._connection = connection
+
+    @property
+    def leased_until(self) -> float:
+        """Before then nobody takes over from this process while it lives; 0 if it does not drive."""
+        return self._renewed + self._lease if self.epoch is not None else 0.0
 
     def still(self) -> bool:
         """Within a transaction: whether this process drives. If it was taken over from, it now knows."""
@@ -116,10 +121,10 @@ class Driver:
         if lease_until > self._now() and not (got and locked):
             self._lock.release()
             return False
-        self.epoch, self._renewed = epoch + 1, self._now()
+        self.epoch, self._promised = epoch + 1, self._now()
         self._connection.execute(
             "UPDATE driver SET epoch = ?, worker = ?, lease_until = ?, locked = ?",
-            (self.epoch, worker, self._renewed + self._lease, got),
+            (self.epoch, worker, self._promised + self._lease, got),
         )
         self._connection.execute(
             "UPDATE runs SET held = NULL, ready = 1, takeovers = takeovers + 1 WHERE held IS NOT NULL"
@@ -137,10 +142,14 @@ class Driver:
 
     def renew(self) -> None:
         """Within a transaction, and driving: begin a new lease; take the lock, if a predecessor still had it."""
-        self._renewed = self._now()
+        self._promised = self._now()
         self._connection.execute(
-            "UPDATE driver SET lease_until = ?, locked = ?", (self._renewed + self._lease, self._lock.acquire())
+            "UPDATE driver SET lease_until = ?, locked = ?", (self._promised + self._lease, self._lock.acquire())
         )
+
+    def committed(self) -> None:
+        """The transaction was committed, and with it the lease that was begun in it, if there was one."""
+        self._renewed = self._promised
 
     def resign(self) -> None:
         """Within a transaction, and driving: let whoever comes take over at once."""

@@ -72,6 +72,11 @@ class Holding:
         self.get = self._held.get
         """A run that is held, by its id, or ``None``."""
 
+    def holds(self, run: str, epoch: int, worker: str) -> bool:
+        """Whether the worker holds the run under that epoch, as far as this process knows; from any thread."""
+        held = self._held.get(run)
+        return held is not None and (held.epoch, held.worker) == (epoch, worker)
+
     @property
     def epoch(self) -> int | None:
         """Under which this process drives."""

@@ -48,6 +48,10 @@ class Ledger:
         self._intake = Intake(connection, self._holding)
         self._upkeep = Upkeep(connection, self._holding, self._intake)
 
+    def holds(self, run: str, epoch: int, worker: str) -> bool:
+        """See ``Holding.holds``."""
+        return self._holding.holds(run, epoch, worker)
+
     # -- transactions -----------------------------------------------------------------------------------------
 
     def begin(self) -> None:

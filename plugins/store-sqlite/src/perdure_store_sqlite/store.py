@@ -135,9 +135,17 @@ class SqliteStore:
                     self._waiters.remove(waiter)
         return self._counter
 
-    def tick(self, worker: str, now: float) -> None:  # noqa: ARG002 - the lease goes by one wall clock for all processes
+    def tick(
+        self,
+        worker: str,
+        now: float,  # noqa: ARG002 - the lease goes by one wall clock for all processes
+        *,
+        run: str = "",
+        epoch: int = 0,
+    ) -> bool:
         """See ``ports.Store.tick``."""
         self._shared.ticks[worker] = self._now()
+        return self._writer.holds(run, epoch, worker)
 
     async def leave(self, worker: str) -> None:
         """See ``ports.Store.leave``."""

@@ -144,12 +144,14 @@ class Shared:
         waiters: By the loop: whether anybody waits for a change.
         deliver: By the loop, once.
         transactions: By the thread: how many were committed.
+        leased_until: By the thread: before then no other process takes over; 0 while this one does not drive.
     """
 
     deliver: Deliver
     ticks: dict[str, float] = field(default_factory=dict[str, float])
     waiters: bool = False
     transactions: int = 0
+    leased_until: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +184,10 @@ class Writer:
         self._broken = self._unsure = self._freed = False
         self.put = self._jobs.put
         """Give it a job; ``None`` ends the thread once all before it is done."""
+
+    def holds(self, run: str, epoch: int, worker: str) -> bool:
+        """Whether it is certain, whatever other processes do, that the worker holds that run. For the event loop."""
+        return self._options.now() < self._shared.leased_until and self._ledger.holds(run, epoch, worker)
 
     def start(self) -> Thread:
         """Begin; the file is opened when the first job comes."""
@@ -370,6 +376,8 @@ class Writer:
             raise
         self._waiting.release()
         self._shared.transactions += 1
+        self._driver.committed()
+        self._shared.leased_until = self._driver.leased_until
 
     def _roll_back(self) -> None:
         """Nothing of the transaction happened; what cannot be taken back breaks the connection."""
