@@ -44,6 +44,11 @@ class Desk:
     _stale: int = 0
     _order: Iterator[int] = field(default_factory=count)
 
+    @property
+    def alarms(self) -> int:
+        """How many alarms it keeps, those included that do not count any more."""
+        return len(self._alarms)
+
     def arm(self, run: Run) -> None:
         """Its timer is to be heard on this desk, and on no other."""
         alarm: _Alarm | None = run.alarm

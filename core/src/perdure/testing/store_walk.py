@@ -39,7 +39,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SEEDS: Final = 12
+"""How many walks the kit goes."""
 STEPS: Final = 150
+"""How many calls, more or less, are made on each."""
+_LOOK: Final = 50
 _SESSIONS: Final = ("s0", "s1", "s2")
 _KINDS: Final = ("event", "event", "update", "reply", "cancel", "terminate", "suspend", "resume")
 _STATUSES: Final = (
@@ -480,6 +483,26 @@ def _listed(views: Sequence[RunView]) -> list[RunView]:
     return sorted((_steady(view) for view in views), key=lambda view: view.id)
 
 
+async def walk(seed: int, stores: Stores, clock: ManualClock, *, lease: float, steps: int = STEPS) -> None:
+    """Go as the seed says, through the stores under test and a model of them.
+
+    Raises ``AssertionError`` where they part; its notes are the calls that led there.
+    """
+    rng = random.Random(seed)  # noqa: S311 - a walk, no secret
+    way = _Walk(rng, clock, MemoryStore(clock, lease=lease), stores, lease)
+    try:
+        await way.hire()
+        for step in range(1, steps + 1):
+            await way.go_on()
+            (action,) = rng.choices(list(_ACTIONS), list(_ACTIONS.values()))
+            await action(way)
+            if step % _LOOK == 0:
+                await way.compare()
+    except AssertionError as error:
+        error.add_note("\n".join([f"seed {seed}, the last calls:", *way.told[-40:]]))
+        raise
+
+
 class StoreWalk(StoreBench):
     """Random walks."""
 
@@ -487,15 +510,4 @@ class StoreWalk(StoreBench):
     async def test_whatever_workers_do_a_store_says_and_shows_what_the_model_does(
         self, stores: Stores, clock: ManualClock, seed: int
     ) -> None:
-        walk = _Walk(random.Random(seed), clock, MemoryStore(clock, lease=self.lease), stores, self.lease)  # noqa: S311 - a walk, no secret
-        try:
-            await walk.hire()
-            for step in range(1, STEPS + 1):
-                await walk.go_on()
-                (action,) = walk.rng.choices(list(_ACTIONS), list(_ACTIONS.values()))
-                await action(walk)
-                if step % 50 == 0:
-                    await walk.compare()
-        except AssertionError as error:
-            error.add_note("\n".join([f"seed {seed}, the last calls:", *walk.told[-40:]]))
-            raise
+        await walk(seed, stores, clock, lease=self.lease)
