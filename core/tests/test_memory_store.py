@@ -9,14 +9,8 @@ from perdure.messages import Commit, Delivery, RunFilter, Start
 from perdure.testing import Crash, CrashingStore, FaultyStore, ManualClock, MemoryStore
 from perdure.testing.agenda import Agenda
 from perdure.testing.records import Run
-from perdure.testing.store_children import StoreChildren
 from perdure.testing.store_damage import StoreDamage
-from perdure.testing.store_halts import StoreHalts
 from perdure.testing.store_kit import StoreKit
-from perdure.testing.store_lists import StoreLists
-from perdure.testing.store_lives import StoreLives
-from perdure.testing.store_upkeep import StoreUpkeep
-from perdure.testing.store_walk import StoreWalk
 
 
 class MemoryStores:
@@ -36,7 +30,7 @@ class MemoryStores:
         self.store.damage(run)
 
 
-class TestMemoryStore(StoreKit, StoreHalts, StoreLives, StoreChildren, StoreLists, StoreUpkeep, StoreWalk, StoreDamage):
+class TestMemoryStore(StoreKit, StoreDamage):
     @pytest.fixture
     def stores(self, clock):
         return MemoryStores(MemoryStore(clock, lease=self.lease))

@@ -201,8 +201,9 @@ class Upkeep(Protocol):
     async def rewind(self, run: str, seq: int, *, at: float) -> None:
         """Make a finished run ``pending`` again, its journal cut to ``seq`` entries.
 
-        What the cut entries had taken from the inbox is there again, but for cancellations and replies with an error, which a repeated
-        call brings anew. Result and error are forgotten, and what a turn had said and remembered in its session.
+        What the cut entries had taken from the inbox is there again, but for cancellations and replies with an error,
+        which a repeated call brings anew. Result and error are forgotten, and what a turn had said and remembered in
+        its session.
 
         Raises:
             UnknownName: No such run.

@@ -13,6 +13,7 @@ import pytest
 
 from perdure.errors import UnknownName
 from perdure.messages import AgentId, Claim, Reported, Request, RunFilter
+from perdure.testing.store_children import StoreChildren
 from perdure.testing.store_commits import StoreCommits
 from perdure.testing.store_facts import (
     ERROR,
@@ -31,16 +32,22 @@ from perdure.testing.store_facts import (
     waiting,
     write_until,
 )
+from perdure.testing.store_halts import StoreHalts
 from perdure.testing.store_intake import StoreIntake
+from perdure.testing.store_lists import StoreLists
+from perdure.testing.store_lives import StoreLives
+from perdure.testing.store_upkeep import StoreUpkeep
+from perdure.testing.store_walk import StoreWalk
 
 if TYPE_CHECKING:
     from perdure.ports import DurableStore
 
 
-class StoreKit(StoreIntake, StoreCommits):
+class StoreKit(StoreIntake, StoreCommits, StoreHalts, StoreLives, StoreChildren, StoreLists, StoreUpkeep, StoreWalk):
     """Conformance of a store. Fixtures to give: ``stores``, whose leases last ``lease`` seconds of ``clock``.
 
-    See ``StoreBench`` for the class attributes, by which a store says what it is able to do.
+    See ``StoreBench`` for the class attributes, by which a store says what it is able to do; and ``StoreDamage``, which
+    a store that keeps checksums subclasses, too.
     """
 
     # -- sessions ---------------------------------------------------------------------------------------------

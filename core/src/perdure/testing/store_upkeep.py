@@ -123,6 +123,17 @@ class StoreUpkeep(StoreBench):
         accepted, (claim,) = await store.accept([better], worker="a")
         assert (accepted[0].new, claim.inbox) == (True, (good, better))
 
+    async def test_a_cancellation_is_not_given_back_but_forgotten(self, store: DurableStore) -> None:
+        claim = await begin(store)
+        off = delivery_of("r", "off", kind="cancel")
+        await store.accept([event_of("r", "e"), off])
+        consumed = (("off", 0), ("e", 1))
+        await end(store, claim, entries=(entry_of(0), entry_of(1)), consumed=consumed, status="cancelled")
+        await store.rewind("r", 0, at=at(0))
+        assert keys_of(await taken(store, "r")) == ["e"]
+        accepted, (claim,) = await store.accept([off], worker="a")
+        assert (accepted[0].new, keys_of(claim)) == (True, ["e", "off"])
+
     async def test_a_reply_with_an_error_that_no_cut_entry_had_taken_stays_taken(self, store: DurableStore) -> None:
         claim = await begin(store)
         await store.accept([Delivery("r", "reply", "0/c#1", at(0), None, ERROR)])
