@@ -104,13 +104,13 @@ class DirectContext(Context):
         number = 1
         while True:
             try:
-                data = call.encode(await call.attempt(Attempt(key, number)))
+                _, seen = call.encode(await call.attempt(Attempt(key, number)))
             except Exception as error:
                 pause = call.retry.pause(number, error)
                 if pause is None:
                     raise StepFailed(call.name, ErrorInfo.of(error)) from error
             else:
-                return call.decode(data)
+                return seen
             await self._clock.sleep_until(self._clock.now() + pause)
             number += 1
 

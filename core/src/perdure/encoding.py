@@ -57,6 +57,14 @@ def adapter(annotation: Any) -> TypeAdapter[Any]:
 def encode(value: object, annotation: Any, where: str) -> bytes:
     """JSON of a value, by its declared type; ``Any`` goes by the value's own. What is written can be read again.
 
+    Raises as ``encode_and_read``.
+    """
+    return encode_and_read(value, annotation, where)[0]
+
+
+def encode_and_read(value: object, annotation: Any, where: str) -> tuple[bytes, Any]:
+    """JSON of a value as ``encode`` makes it, and what reading it again gives, which costs nothing more.
+
     Raises:
         NotEncodable: Something in it has no JSON form (NaN has none), or would not come back as its declared type.
             ``where`` names the place in the message.
@@ -69,9 +77,11 @@ def encode(value: object, annotation: Any, where: str) -> bytes:
         raise NotEncodable(msg) from None
     try:
         if not plain:
-            adapter(annotation).validate_json(data)
-        elif b"NaN" in data or b"Infinity" in data:
-            from_json(data, allow_inf_nan=False)
+            read = adapter(annotation).validate_json(data)
+        elif annotation is Any:
+            read = from_json(data, allow_inf_nan=False)
+        else:
+            read = value
     except ValidationError as error:
         misfit = describe(error, f"{where}, written as JSON and read again,")
         msg = f"{misfit}; return what is declared (NaN is written as null)"
@@ -79,7 +89,7 @@ def encode(value: object, annotation: Any, where: str) -> bytes:
     except ValueError:
         msg = f"{where} holds NaN or an infinity, which JSON cannot carry: send None or a string for it"
         raise NotEncodable(msg) from None
-    return data
+    return data, read
 
 
 def decode(data: bytes, annotation: Any, where: str) -> Any:

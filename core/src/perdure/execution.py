@@ -39,6 +39,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _NOTHING = Loaded()
+_UNSEEN: tuple[bytes, Any] = b"", None
 
 
 def derived_id(prefix: str, *parts: str) -> str:
@@ -150,7 +151,8 @@ class DurableContext(Context):
         entry = await self._machine.perform(Command("step", path, call.name, call.fingerprint, call, source))
         if entry.error is not None:
             raise StepFailed(call.name, ErrorInfo.model_validate_json(entry.error))
-        return call.decode(entry.value or b"null")
+        data, seen = self._machine.seen.pop(path, _UNSEEN)
+        return seen if data is entry.value else call.decode(entry.value or b"null")
 
     async def _call(self, callee: Callee, payload: bytes, session: str | None, source: str = "") -> Any:
         start = self._started(callee, payload, session)

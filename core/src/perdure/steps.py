@@ -203,9 +203,8 @@ class StepCall(NamedTuple):
         cls, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: StepOptions
     ) -> StepCall:
         """Merge the call's options with the function's own. Raises ``NotEncodable`` for live arguments."""
-        own = getattr(fn, "__perdure_step__", None) or _NO_OPTIONS
-        named = getattr(fn, "func", fn)  # of a functools.partial, too
-        name = options.name or own.name or getattr(named, "__name__", type(named).__name__)
+        own, own_name, is_async = _looked_up(_functions, fn, _function)
+        name = options.name or own_name
         return cls(
             fn,
             args,
@@ -216,7 +215,7 @@ class StepCall(NamedTuple):
             options.timeout if options.timeout is not None else own.timeout,
             options.returns if options.returns is not None else _looked_up(_returns, fn, encoding.returns_of),
             options.fingerprint if options.fingerprint is not None else encoding.fingerprint(args, kwargs, name),
-            _looked_up(_asynchronous, fn, _is_async),
+            is_async,
             options.heartbeat if options.heartbeat is not None else own.heartbeat,
             options.process or own.process,
             options.local or own.local,
@@ -276,13 +275,20 @@ class StepCall(NamedTuple):
         value = await asyncio.to_thread(self.fn, *self.args, **self.kwargs)
         return await value if inspect.isawaitable(value) else value
 
-    def encode(self, value: Any) -> bytes:
-        """The value as JSON, by the function's return type. Raises ``NotEncodable``."""
-        return encoding.encode(value, self.returns, f"the result of step {self.name!r}")
+    def encode(self, value: Any) -> tuple[bytes, Any]:
+        """The value as JSON, by the function's return type, and as code will see it. Raises ``NotEncodable``."""
+        return encoding.encode_and_read(value, self.returns, f"the result of step {self.name!r}")
 
     def decode(self, data: bytes) -> Any:
         """The value that the author's code sees, live and replayed alike."""
         return encoding.decode(data, self.returns, f"the recorded result of step {self.name!r}")
+
+
+def _function(fn: Callable[..., Any]) -> tuple[StepOptions, str, bool]:
+    """Of a function: its own options, its name, and whether it is async."""
+    own = getattr(fn, "__perdure_step__", None) or _NO_OPTIONS
+    named = getattr(fn, "func", fn)  # of a functools.partial, too
+    return own, own.name or getattr(named, "__name__", type(named).__name__), _is_async(fn)
 
 
 def _is_async(fn: Callable[..., Any]) -> bool:
@@ -308,5 +314,5 @@ def _looked_up(
 
 
 _returns: WeakKeyDictionary[Callable[..., Any], Any] = WeakKeyDictionary()
-_asynchronous: WeakKeyDictionary[Callable[..., Any], bool] = WeakKeyDictionary()
+_functions: WeakKeyDictionary[Callable[..., Any], tuple[StepOptions, str, bool]] = WeakKeyDictionary()
 _NO_OPTIONS: Final = StepOptions()

@@ -153,7 +153,7 @@ class Driver:
         self.ran[command.path] += 1
         call = command.body
         try:
-            return call.encode(call.fn(*call.args, **call.kwargs)), None
+            return call.encode(call.fn(*call.args, **call.kwargs))[0], None
         except Exception as error:  # noqa: BLE001 - that is what becomes of a step that raises
             return None, to_json(ErrorInfo.of(error))
 

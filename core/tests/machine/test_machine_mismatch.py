@@ -87,13 +87,25 @@ JOURNAL = recorded()
     ("code", "before", "now"),
     [
         (a_step_less, "step 'read' at 'read#1'", "does not ask for that; it waits for timer 'timer' at 'timer#1'"),
-        (another_name, "step 'read' at 'read#1'", "it waits for step 'look' at 'look#1' (test_machine_mismatch.py:30, fingerprint"),
-        (other_arguments, "step 'read' at 'read#1'", "passes other arguments there: step 'read' at 'read#1' (test_machine_mismatch.py:34"),
+        (
+            another_name,
+            "step 'read' at 'read#1'",
+            "it waits for step 'look' at 'look#1' (test_machine_mismatch.py:30, fingerprint",
+        ),
+        (
+            other_arguments,
+            "step 'read' at 'read#1'",
+            "passes other arguments there: step 'read' at 'read#1' (test_machine_mismatch.py:34",
+        ),
         (another_kind, "step 'read' at 'read#1'", "it waits for answer 'read' at 'ask#1' (test_machine_mismatch.py:38"),
         (shorter, "timer 'timer' at 'timer#1'", "the code has already completed"),
         (broken, "timer 'timer' at 'timer#1'", "the code has already failed"),
         (gives_itself_up, "timer 'timer' at 'timer#1'", "the code has already been cancelled"),
-        (another_question, "answer 'Go on?' at 'ask#1'", "other arguments there: answer 'Delete everything?' at 'ask#1'"),
+        (
+            another_question,
+            "answer 'Go on?' at 'ask#1'",
+            "other arguments there: answer 'Delete everything?' at 'ask#1'",
+        ),
         (another_call, "call 'double' at 'double#1'", "other arguments there: call 'double' at 'double#1'"),
     ],
 )

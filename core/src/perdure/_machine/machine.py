@@ -117,6 +117,7 @@ class Machine:
         replaying: What is fed has been fed before, and what code does has been done before.
         attempts: How often each step has been attempted.
         heartbeats: JSON of what its attempts reported last, by path.
+        seen: Results of steps as they were read when they were written, beside their JSON: for the code that waits.
     """
 
     def __init__(
@@ -131,6 +132,7 @@ class Machine:
         self.pending: dict[str, Command] = {}
         self.attempts: dict[str, int] = {}
         self.heartbeats: dict[str, bytes] = {}
+        self.seen: dict[str, tuple[bytes, Any]] = {}
         self.replaying: bool = False
         self._main = main
         self._arrive = arrive

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pydantic_core import from_json
 
@@ -27,13 +27,27 @@ if TYPE_CHECKING:
 _SECOND: Final = 1.0
 
 
+class Attempted(NamedTuple):
+    """What came of an attempt.
+
+    Attributes:
+        entry: For the journal: kind ``step`` with the outcome, or kind ``attempt`` if another one is to follow.
+        pause: Of the latter, how long to wait before it (seconds).
+        seen: The result as code will see it.
+    """
+
+    entry: Entry
+    pause: float | None
+    seen: Any
+
+
 async def attempt(
     parts: EngineParts,
     start: Start,
     command: Command,
     before: tuple[int, bytes | None],
     tell: Callable[[bytes], None],
-) -> tuple[Entry, float | None]:
+) -> Attempted:
     """Make one attempt.
 
     Args:
@@ -42,10 +56,6 @@ async def attempt(
         command: The step.
         before: Which attempt this is, and JSON of what the one before reported last.
         tell: Takes what this one reports, as JSON.
-
-    Returns:
-        The entry for the journal: kind ``step`` with the outcome, or kind ``attempt`` if another one is to follow;
-        and for the latter, how long to wait before it (seconds).
     """
     call: StepCall = command.body
     started = parts.clock.now()
@@ -59,9 +69,9 @@ async def attempt(
         for middleware in reversed(parts.step_middleware):
             body = partial(middleware, info, body)
     pause: float | None = None
-    value = error = None
+    value = error = seen = None
     try:
-        value = call.encode(await body())
+        value, seen = call.encode(await body())
         if len(value) > parts.max_payload:
             value = None
             msg = (
@@ -76,7 +86,7 @@ async def attempt(
         error = ErrorInfo.of(raised).model_dump_json().encode()
         pause = call.retry.pause(number, raised)
     finally:
-        pulse.stop()
+        pulse.stop(follows=pause is not None)
     entry = Entry(
         kind="step" if pause is None else "attempt",
         path=command.path,
@@ -90,11 +100,11 @@ async def attempt(
         role=call.role,
         source=command.source,
     )
-    return entry, pause
+    return Attempted(entry, pause, seen)
 
 
 class Pulse:
-    """What an attempt reports, passed on about once a second: the first at once, then the latest.
+    """What an attempt reports, passed on about once a second: the first at once, then the latest, and the last.
 
     Args:
         tell: Is given JSON, on the event loop.
@@ -104,29 +114,33 @@ class Pulse:
         self._tell = tell
         self._loop = asyncio.get_running_loop()
         self._latest: bytes | None = None
+        self._told: bytes | None = None
         self._rest: asyncio.TimerHandle | None = None
         self._stopped = False
 
     def beat(self, details: object) -> None:
         """Report. From any thread. Raises ``NotEncodable``."""
         if details is not None:
-            data = encoding.encode(details, Any, "what a heartbeat reports")
-            self._loop.call_soon_threadsafe(self._note, data)
+            self._latest = encoding.encode(details, Any, "what a heartbeat reports")
+            self._loop.call_soon_threadsafe(self._note)
 
-    def stop(self) -> None:
-        """Nothing more is passed on: the attempt is over."""
+    def stop(self, *, follows: bool) -> None:
+        """The attempt is over; if another one ``follows``, that is to have what this one reported last."""
+        if self._rest is not None:
+            self._rest.cancel()
+        if follows:
+            self._pass_on()
         self._stopped = True
         if self._rest is not None:
             self._rest.cancel()
 
-    def _note(self, data: bytes) -> None:
-        self._latest = data
+    def _note(self) -> None:
         if self._rest is None:
             self._pass_on()
 
     def _pass_on(self) -> None:
         self._rest = None
-        if self._latest is not None and not self._stopped:
-            self._tell(self._latest)
-            self._latest = None
+        if self._latest is not self._told and self._latest is not None and not self._stopped:
+            self._told = self._latest
+            self._tell(self._told)
             self._rest = self._loop.call_later(_SECOND, self._pass_on)

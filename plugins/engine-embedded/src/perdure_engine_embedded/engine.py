@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +28,7 @@ from perdure.messages import HALTED, Claim, Commit, Delivery, Entry, ErrorInfo, 
 from perdure_engine_embedded.attempts import attempt
 from perdure_engine_embedded.coding import CodedStore
 from perdure_engine_embedded.inquiries import query, update
-from perdure_engine_embedded.live import Batch, Live
+from perdure_engine_embedded.live import Batch, Live, newer
 from perdure_engine_embedded.patience import Patience
 from perdure_engine_embedded.reporting import Reports
 from perdure_engine_embedded.schemas import misfit
@@ -67,7 +67,7 @@ class EmbeddedEngine:
         self._worker = parts.worker or f"worker_{secrets.token_hex(8)}"
         self._live: dict[str, Live] = {}
         self._cache: OrderedDict[str, Live] = OrderedDict()
-        self._backlog: deque[Claim] = deque()
+        self._backlog: OrderedDict[str, Claim] = OrderedDict()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._patience = Patience(settings.pause)
         self._reports = Reports(self._store, parts.observers)
@@ -144,11 +144,15 @@ class EmbeddedEngine:
     async def inquire(self, inquiry: Inquiry, *, timeout: float | None = None) -> bytes:
         """Ask a run's code; return the answer's JSON."""
         if inquiry.kind == "query":
-            live = self._live.get(inquiry.run) or self._cache.get(inquiry.run)
-            settled = live is not None and not live.busy and not live.has_arrivals
-            execution = live.execution if settled and live is not None else None
-            return await query(self._store, self._parts.programs, inquiry, execution)
+            return await query(self._store, self._parts.programs, inquiry, self._settled)
         return await update(self._store, self.deliver, inquiry, self._parts.clock, timeout)
+
+    def _settled(self, view: RunView) -> Execution | None:
+        """The live code of a run, if it stands where the journal does: another worker may have moved that on."""
+        live = self._live.get(view.id) or self._cache.get(view.id)
+        if live is None or live.busy or live.has_arrivals or not live.stands_at(view.seq, view.generation):
+            return None
+        return live.execution
 
     async def _accept(self, item: Start | Delivery) -> Accepted:
         """In a task of its own: a caller that hangs up must not take along what the store has given this worker."""
@@ -228,8 +232,8 @@ class EmbeddedEngine:
         if self._live.get(live.run) is live:
             del self._live[live.run]
         was_full = self._room <= 1
-        if self._backlog and len(self._live) < self._settings.active:
-            self._take([self._backlog.popleft()])
+        while self._backlog and len(self._live) < self._settings.active:
+            self._take([self._backlog.popitem(last=False)[1]])
         if was_full:
             self._poke.set()
 
@@ -238,24 +242,30 @@ class EmbeddedEngine:
         for claim in claims:
             run = claim.start.run
             if run not in self._live and len(self._live) >= self._settings.active:
-                self._backlog.append(claim)
+                self._backlog[run] = newer(claim, self._backlog.get(run))
                 continue
-            live = self._live.get(run)
+            live = self._current(claim)
             if live is None:
-                live = self._cache.pop(run, None)
-                if live is not None and live.seq != claim.seq:
-                    live.give_up()  # somebody else moved it on meanwhile
-                    live = None
-                if live is None:
-                    live = Live(claim)
-                    self._live[run] = live
-                    live.note(claim)
-                    self._spawn(self._guard(live, self._open, live, claim), f"perdure-open-{run}")
-                    continue
-                self._live[run] = live
+                live = self._live[run] = Live(claim)
+                live.note(claim)
+                self._spawn(self._guard(live, self._open, live, claim), f"perdure-open-{run}")
+                continue
+            self._live[run] = live
             live.note(claim)
             if live.execution is not None and not live.busy:
                 self._spawn(self._guard(live, self._work, live, None), f"perdure-run-{run}")
+
+    def _current(self, claim: Claim) -> Live | None:
+        """The claimed run as it is here already, unless it has been moved on elsewhere or has begun anew."""
+        live = self._live.get(claim.start.run)
+        if live is not None and live.start.generation >= claim.start.generation:
+            return live
+        if live is None:
+            live = self._cache.pop(claim.start.run, None)
+            if live is None or live.stands_at(claim.seq, claim.start.generation):
+                return live
+        live.give_up()
+        return None
 
     async def _guard(self, live: Live, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         """Whatever goes wrong beside the author's code: the run starts again from its journal, then parks."""
@@ -325,9 +335,11 @@ class EmbeddedEngine:
                 if not await self._is_ours(live):
                     return
                 told = machine.heartbeats.get(command.path)
-                entry, pause = await attempt(self._parts, live.start, command, (number, told), tell)
+                entry, pause, seen = await attempt(self._parts, live.start, command, (number, told), tell)
                 if live.gone:
                     return
+                if entry.value is not None:
+                    machine.seen[command.path] = entry.value, seen
                 live.complete(entry)
                 if pause is None:
                     break
@@ -369,7 +381,8 @@ class EmbeddedEngine:
 
     def _beat(self, live: Live, command: Command, details: bytes) -> None:
         """An attempt has said how far it is."""
-        if not live.gone:
+        if not live.gone and live.execution is not None:
+            live.execution.machine.heartbeats[command.path] = details  # the next attempt may begin before it is fed
             live.complete(Entry("heartbeat", command.path, self._parts.clock.now(), command.name, value=details))
             self._spawn(self._guard(live, self._work, live, None), f"perdure-run-{live.run}")
 

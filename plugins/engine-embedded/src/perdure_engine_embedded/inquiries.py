@@ -21,11 +21,13 @@ _PAGE: Final = 1000
 _REFUSALS: Final = frozenset({"perdure.errors.UnknownName", "perdure.errors.InvalidInput"})
 
 
-async def query(store: DurableStore, programs: Programs, inquiry: Inquiry, execution: Execution | None) -> bytes:
+async def query(
+    store: DurableStore, programs: Programs, inquiry: Inquiry, live: Callable[[RunView], Execution | None]
+) -> bytes:
     """Answer from the live code, or from code that is brought to where the journal stands, and dropped again."""
-    if execution is not None:
-        return _asked(execution, inquiry)
     view = await _view(store, inquiry.run)
+    if (execution := live(view)) is not None:
+        return _asked(execution, inquiry)
     loaded = await store.load(inquiry.run)
     fresh = Execution(programs, start_of(view), loaded)
     try:

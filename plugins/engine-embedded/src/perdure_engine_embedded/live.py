@@ -26,6 +26,10 @@ _STIRRING: Final = frozenset({"resume", "cancel", "terminate"})
 """What sets a run going that was set aside."""
 
 
+_ARRIVING: Final = frozenset({"event", "update"})
+"""What the journal knows by the delivery's key."""
+
+
 @dataclass
 class Batch:
     """What one or more activations brought, to be committed together.
@@ -73,6 +77,13 @@ class Batch:
         )
 
     @property
+    def moves_only(self) -> bool:
+        """Whether it holds entries and new steps, and nothing else: nearly every commit of nearly every run."""
+        return not (self.outcome or self.consumed or self.closed or self.progress is not None) and all(
+            command.kind == "step" for command in self.opened.values()
+        )
+
+    @property
     def may_wait(self) -> bool:
         """Whether nothing is lost if it is written together with what comes next."""
         return not (
@@ -107,6 +118,7 @@ class Live:
         self._put_off: list[Delivery] = []
         self._arrived: deque[Entry | Delivery] = deque()
         self._inbox: dict[str, Delivery] = {}
+        self._consumed: set[str] = set()
         self._begun: Activation | None = None
 
     @property
@@ -119,16 +131,26 @@ class Live:
         """Whether something waits to be fed."""
         return bool(self._arrived)
 
+    def stands_at(self, seq: int, generation: int) -> bool:
+        """Whether its machine is where a journal of that length is, in that life of the run."""
+        return (self.seq, self.start.generation) == (seq, generation)
+
     def begin(self, execution: Execution, entries: Sequence[Entry]) -> None:
         """Start its code and feed it its journal. Raises ``NonDeterminism``."""
         self.execution = execution  # first, so that giving the run up unwinds the code, whatever happens now
         self._begun = execution.begin(entries)
+        # A claim may be older than the journal: what that holds has been consumed.
+        recorded = {entry.path for entry in entries if entry.kind in _ARRIVING}
+        for delivery in [item for item in self._inbox.values() if f"{item.kind}:{item.key}" in recorded]:
+            del self._inbox[delivery.key]
+            self._arrived.remove(delivery)
+            self._consumed.add(delivery.key)
 
     def note(self, claim: Claim) -> None:
         """Something was delivered, or is due."""
         self.epoch = max(self.epoch, claim.epoch)  # replies may overtake each other
         for delivery in claim.inbox:
-            if delivery.key not in self._inbox:
+            if delivery.key not in self._inbox and delivery.key not in self._consumed:
                 self._inbox[delivery.key] = delivery
                 self._arrived.append(delivery)
 
@@ -210,6 +232,18 @@ class Live:
     def commit(self, batch: Batch, now: float, *, unreported: bool, limit: int) -> Commit:
         """What to write for a batch; anything of more than ``limit`` bytes is a failure that says so."""
         execution = self.execution
+        if execution is not None and batch.moves_only and self.suspending is None:
+            active = bool(self.running or batch.opened)
+            return Commit(
+                self.run,
+                self.epoch,
+                self.seq,
+                now,
+                tuple(batch.entries),
+                status="running" if active else "waiting",
+                active=active,
+                wake_at=execution.wake_at(),
+            )
         outcome = _within(batch, limit)
         if execution is None:  # pragma: no cover - a batch comes from an execution
             raise AssertionError
@@ -315,6 +349,7 @@ class Live:
         self.seq += len(batch.entries)
         for key, _ in batch.consumed:
             self._inbox.pop(key, None)
+            self._consumed.add(key)
 
     def give_up(self) -> None:
         """Stop its steps and unwind its code. Idempotent."""
@@ -352,6 +387,13 @@ class Live:
 def _is_repeatable(first: Activation) -> bool:
     """Whether a first activation brought nothing but steps, or the end: a replay does the same without a record."""
     return first.outcome is not None or (bool(first.opened) and all(c.kind == "step" for c in first.opened))
+
+
+def newer(claim: Claim, other: Claim | None) -> Claim:
+    """The one of two claims on a run that tells more: replies of the store may overtake each other."""
+    if other is None:
+        return claim
+    return max(other, claim, key=lambda each: (each.epoch, each.seq, len(each.inbox)))
 
 
 def _record(command: Command, now: float) -> Entry:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final
 
 from perdure.messages import Claim, ErrorInfo
@@ -103,7 +103,12 @@ class Holding:
         """Write what was put off; return whether anything was."""
         if not self._rows:
             return False
-        self._connection.executemany(sql.APPEND, self._rows)
+        first = 0
+        for count, statement in sql.APPENDS:
+            while len(self._rows) - first >= count:
+                some = self._rows[first : first + count]
+                self._connection.execute(statement, tuple(chain.from_iterable(some)))
+                first += count
         self._rows.clear()
         return True
 

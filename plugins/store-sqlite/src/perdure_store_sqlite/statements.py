@@ -8,9 +8,12 @@ from perdure_store_sqlite import rows
 
 # ruff: noqa: S608 - all of it is made of our own constants
 
-APPEND: Final = (
-    f"INSERT INTO journal (run, seq, {rows.ENTRY_COLUMNS}, sum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
+_ROW: Final = f"({', '.join('?' * 14)})"
+APPEND: Final = f"INSERT INTO journal (run, seq, {rows.ENTRY_COLUMNS}, sum) VALUES {_ROW}"
+APPENDS: Final = tuple((count, APPEND + f", {_ROW}" * (count - 1)) for count in (64, 8, 1))
+"""How to write so many rows at once. For each statement the interpreter's lock is given up and awaited again, which
+with a busy event loop costs more than the row."""
+
 INSERT_RUN: Final = (
     f"INSERT INTO runs ({rows.START_COLUMNS}, sum, updated, wake_at, delayed, epoch)"
     f" VALUES ({', '.join('?' * 21)}) ON CONFLICT DO NOTHING"

@@ -46,6 +46,7 @@ class Upkeep:
             raise RunActive(msg)
         if session is not None:
             self._check_last(run, id, target, session)
+        self._holding.flush()
         seq = max(seq, 0)
         names = erasing.drop(self._connection, "journal", "run = ? AND seq >= ?", id, seq)
         ended_it = "run = ? AND place >= ? AND (kind = 'cancel' OR error IS NOT NULL)"

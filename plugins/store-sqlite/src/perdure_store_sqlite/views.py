@@ -39,12 +39,13 @@ class Views:
 
     Args:
         path: The file, which the writer has made.
+        connection: To read through at first; by default one is opened.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, connection: sqlite3.Connection | None = None) -> None:
         self._path = path
         self._lock = Lock()
-        self._open: sqlite3.Connection | None = None
+        self._open = connection
 
     def read(self, look: Callable[[Views], T]) -> T:
         """Look at one state of the file.
