@@ -138,6 +138,8 @@ class Views:
         if before is not None:
             place = self._row("SELECT at, id FROM runs WHERE run = ?", before) or self._unknown(before)
         ids = listing.newest(self._reader, which, place, limit)
+        if not ids:
+            return []
         found = self._all(f"SELECT id, {_VIEW} FROM runs WHERE id IN ({', '.join('?' * len(ids))})", *ids)  # noqa: S608 - our own constants
         views = {row[0]: rows.to_view(self._reader, row[1:], (), whole=False) for row in found}
         return [views[id] for id in ids]
