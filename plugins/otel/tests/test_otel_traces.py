@@ -254,3 +254,40 @@ async def test_what_is_not_sampled_is_not_exported(collector):
             await h.call(inner, "hi")
             await h.call(reader, "look x up")
     assert not collector.received
+
+
+@workflow
+async def open_shop(ctx: Context) -> list[str]:
+    sold: list[str] = []
+
+    def sell(what: str) -> None:
+        sold.append(what)
+
+    ctx.on_update(sell)
+    ctx.patched("shop")
+    said = await ctx.wait_event("said", str)
+    await ctx.ask("Close?", Approval)
+    return [said, *sold]
+
+
+async def test_what_reaches_a_run_has_its_span_and_a_suspended_run_ends_once(collector, flushed):
+    plugin = collector.plugin()
+    async with harness(App("shop", workflows=[open_shop]), plugin) as h:
+        run = await h.start(open_shop)
+        await run.send("said", SECRET)
+        [request] = await h.until_waiting(run)
+        await run.update("sell", what=SECRET)
+        await run.suspend()
+        seen = 0
+        while (await h.view(run)).status != "suspended":
+            seen = await h.process.changed(seen)
+        await run.resume()
+        await h.answer(request, {"approved": True})
+        assert await h.result(run) == [SECRET, SECRET]
+        await flushed(plugin)
+    root = collector.one("invoke_workflow shop.open_shop")
+    assert root.attributes["perdure.run.status"] == "completed"
+    assert [span.id for span in collector.received].count(root.id) == 1
+    told = [collector.one("event said"), collector.one("update sell"), collector.one("park"), collector.one("ask")]
+    assert {span.parent for span in told} == {root.id}
+    assert SECRET not in " ".join(span.texts for span in collector.spans.values())

@@ -18,6 +18,8 @@ EXECUTE_TOOL: Final = "execute_tool"
 STEP: Final = "step"
 ASK: Final = "ask"
 TIMER: Final = "timer"
+EVENT: Final = "event"
+UPDATE: Final = "update"
 CANCEL: Final = "cancel"
 PARK: Final = "park"
 SEND: Final = "send"
@@ -68,6 +70,8 @@ RUN_RESULT: Final = "perdure.run.result"
 STEP_RESULT: Final = "perdure.step.result"
 ASK_PROMPT: Final = "perdure.ask.prompt"
 ASK_ANSWER: Final = "perdure.ask.answer"
+EVENT_PAYLOAD: Final = "perdure.event.payload"
+UPDATE_ANSWER: Final = "perdure.update.answer"
 
 # -- headers that travel with runs and messages
 

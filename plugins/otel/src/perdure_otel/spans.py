@@ -15,7 +15,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 from pydantic_core import from_json
 
-from perdure.messages import AgentId, ErrorInfo
+from perdure.messages import HALTED, AgentId, ErrorInfo
 from perdure_otel import names
 from perdure_otel.contexts import context_of, link_of, parent_of
 
@@ -49,16 +49,23 @@ class Draughtsman:
             "step": self._step,
             "answer": self._ask,
             "timer": self._timer,
+            "event": self._event,
+            "updated": self._update,
+            "rejected": self._update,
             "cancel": self._cancel,
         }
 
     def entry(self, run: Start, entry: Entry) -> ReadableSpan | None:
-        """The span of one entry; ``None`` for a call, whose span is that of the run it called, and if unsampled."""
+        """The span of one entry; ``None`` if unsampled, and for what has none of its own.
+
+        That of a call or of what was sent is the called run's, that of an update is drawn from its outcome. The rest
+        (``begin``, ``patch``, ``heartbeat``, kinds of a later release) takes no time.
+        """
         context = context_of(run, entry.path or entry.kind, entry.attempt)
-        if entry.kind == "call" or not context.trace_flags.sampled:
+        draw = self._of_kind.get(entry.role if entry.kind in {"step", "attempt"} else entry.kind)
+        if draw is None or not context.trace_flags.sampled:
             return None
-        what = entry.role if entry.kind in {"step", "attempt"} else entry.kind
-        name, kind, attributes = self._of_kind[what](run, entry)
+        name, kind, attributes = draw(run, entry)
         attributes |= {names.RUN: run.run, names.PATH: entry.path}
         error = None if entry.error is None else ErrorInfo.model_validate_json(entry.error)
         began = entry.started or entry.at
@@ -76,8 +83,8 @@ class Draughtsman:
         )
 
     def run(self, run: Start, view: RunView) -> ReadableSpan | None:
-        """The span of a run or turn that is finished; of one that is parked, the span that says so."""
-        parked = view.status == "parked"
+        """The span of a run or turn that is finished; of one that is set aside, the span that says so."""
+        parked = view.status in HALTED
         context = context_of(run, names.PARK, view.seq) if parked else context_of(run)
         if not context.trace_flags.sampled:
             return None
@@ -155,6 +162,12 @@ class Draughtsman:
 
     def _timer(self, _run: Start, _entry: Entry) -> tuple[str, SpanKind, Attributes]:
         return names.TIMER, SpanKind.INTERNAL, {}
+
+    def _event(self, _run: Start, entry: Entry) -> tuple[str, SpanKind, Attributes]:
+        return f"{names.EVENT} {entry.name}", SpanKind.INTERNAL, self.contents({names.EVENT_PAYLOAD: entry.value})
+
+    def _update(self, _run: Start, entry: Entry) -> tuple[str, SpanKind, Attributes]:
+        return f"{names.UPDATE} {entry.name}", SpanKind.INTERNAL, self.contents({names.UPDATE_ANSWER: entry.value})
 
     def _cancel(self, _run: Start, _entry: Entry) -> tuple[str, SpanKind, Attributes]:
         return names.CANCEL, SpanKind.INTERNAL, {}
