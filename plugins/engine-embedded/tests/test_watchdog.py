@@ -20,7 +20,7 @@ from perdure.testing import harness
 from perdure_engine_embedded.watchdog import Watchdog
 
 PATIENCE = 60.0
-STALL = 0.05
+STALL = 0.4  # seconds; long enough for a loaded machine to get between two lines
 THIS = re.escape(__file__)
 
 
@@ -137,18 +137,18 @@ async def test_an_author_s_code_may_be_installed_like_a_library(told, watching):
     assert ", at /venv/lib/site-packages/shop/flow.py:2 in go, now at " in told.messages[0]
 
 
-async def test_where_nobody_but_perdure_is_to_be_seen_its_innermost_line_is_named(told, watching):
+async def test_where_nobody_but_perdure_is_to_be_seen_no_line_is_blamed(told, watching):
     driver = installed("/venv/lib/site-packages/perdure/x.py", "perdure.x", inner=threading.Event.wait)
     watching()
     asyncio.get_running_loop().call_soon(driver, told.first, PATIENCE)
     await turning(told.first)
-    assert re.search(r", at \S*threading\.py:\d+ in Condition\.wait", told.messages[0])
+    assert ", in no author's code; this process has more to do than it gets CPU for" in told.messages[0]
 
 
 async def test_a_loop_that_is_not_let_run_is_nobody_s_fault(told, watching):
     watching(never)
     await turning(told.first)
-    assert " s, between two callbacks: the process gets too little CPU, or its threads hold" in told.messages[0]
+    assert " s, in no author's code; this process has more to do" in told.messages[0]
 
 
 def test_a_loop_that_turns_is_asked_once_in_a_while_and_nothing_is_said(told, watching):

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from perdure.ports import Clock, DurableStore, Programs
 
 _PAGE: Final = 1000
-_REFUSALS: Final = frozenset({"perdure.errors.UnknownName", "perdure.errors.InvalidInput"})
 
 
 async def query(

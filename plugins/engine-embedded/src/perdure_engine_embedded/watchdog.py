@@ -31,7 +31,11 @@ _WAY_OUT: Final = (
     "meanwhile no run of this process goes on; wrap it in ctx.step: a sync function runs in a thread, CPU work with"
     " @step(process=True) in a process"
 )
-_NOBODY: Final = "between two callbacks: the process gets too little CPU, or its threads hold the interpreter"
+_NOBODY: Final = "in no author's code"
+_OVERLOAD: Final = (
+    "this process has more to do than it gets CPU for: let fewer runs move at once ([engine-embedded] active), or give"
+    " the machine less else to do"
+)
 
 
 class Place(NamedTuple):
@@ -127,15 +131,15 @@ class Watchdog:
         frames = sys._current_frames()  # noqa: SLF001 - documented  # pyright: ignore[reportPrivateUsage]
         places = _places(frames.pop(self._watched, None))
         culprit = _culprit(places)
-        where = _NOBODY if culprit is None else f"at {culprit}"
+        where, way_out = (_NOBODY, _OVERLOAD) if culprit is None else (f"at {culprit}", _WAY_OUT)
         if culprit is not None and culprit != places[0]:
             where += f", now at {places[0]}"
-        driving = self._driving()
+        driving = None if culprit is None else self._driving()
         what = f", driving {driving}" if driving else ""
-        _log.warning("the event loop has not turned for %.1f s%s, %s; %s", self._now() - since, what, where, _WAY_OUT)
+        _log.warning("the event loop has not turned for %.1f s%s, %s; %s", self._now() - since, what, where, way_out)
         self._turned.wait()
         if not self._stopping.is_set():
-            name = "it" if culprit is None else f"{culprit.file}:{culprit.line} in {culprit.function}"
+            name = "load" if culprit is None else f"{culprit.file}:{culprit.line} in {culprit.function}"
             _log.warning("the event loop turns again after %.1f s%s: %s held it up", self._now() - since, what, name)
 
 
@@ -158,10 +162,10 @@ def _culprit(places: Sequence[Place]) -> Place | None:
     """The innermost line of the author's.
 
     An author's code may be installed like a library: then it is the outermost that is neither Perdure nor standard,
-    for that is what Perdure called. Where there is none of both, it is the innermost line of all.
+    for that is what Perdure called. Where there is none of both, nobody's line is to blame.
     """
     for place in places:
         if place.kind == "author":
             return place
     installed = [place for place in places if place.kind == "installed"]
-    return installed[-1] if installed else next(iter(places), None)
+    return installed[-1] if installed else None
