@@ -126,6 +126,8 @@ def _between(which: RunFilter, before: tuple[float, int] | None, way: Way) -> Te
         terms += Terms(f"{way.at} >= ?", (which.since,))
     if which.until is not None:
         terms += Terms(f"{way.at} < ?", (which.until,))
+    if which.idle_since is not None:  # nothing is written about a run before it is accepted
+        terms += Terms(f"{way.at} < ?", (which.idle_since,))
     if before is not None:
         at, id = before
         terms += Terms(f"{way.at} <= ? AND ({way.at} < ? OR {way.id} < ?)", (at, at, id))

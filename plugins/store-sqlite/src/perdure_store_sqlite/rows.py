@@ -38,6 +38,9 @@ VIEW_COLUMNS: Final = (
     " tags, version, generation, due, progress, ancestry"
 )
 
+_UNREADABLE: Final = {"id": "?", "kind": "workflow", "target": "?", "status": "parked", "created": 0.0, "updated": 0.0}
+"""What is shown where a column is damaged that a view cannot be without."""
+
 
 def named(payload: bytes | None) -> Column:
     """What a payload column holds: the payload, or the name of its blob."""
@@ -161,31 +164,37 @@ def to_view(
     """A run's view from ``VIEW_COLUMNS``: of what is damaged, as much as can be shown."""
     run, kind, target, status, created, updated, given, session, key, parent, path, seq, value, error, wake = row[:15]
     headers, tags, version, generation, due, progress, ancestry = row[15:]
-    return RunView(
-        id=run,
-        kind=kind,
-        target=target,
-        status=status,
-        created=created,
-        updated=updated,
-        input=_shown(connection, given) if whole else None,
-        session=session,
-        key=key,
-        parent=parent,
-        path=path,
-        ancestry=_names(ancestry),
-        seq=seq,
-        result=_shown(connection, value) if whole else None,
-        error=_error(connection, error),
-        wake_at=wake,
-        headers=_labels(headers),
-        tags=_labels(tags),
-        version=version,
-        generation=generation,
-        due=due,
-        progress=_progress(progress),
-        requests=requests,
-    )
+    fields = {
+        "id": run,
+        "kind": kind,
+        "target": target,
+        "status": status,
+        "created": created,
+        "updated": updated,
+        "input": _shown(connection, given) if whole else None,
+        "session": session,
+        "key": key,
+        "parent": parent,
+        "path": path,
+        "ancestry": _names(ancestry),
+        "seq": seq,
+        "result": _shown(connection, value) if whole else None,
+        "error": _error(connection, error),
+        "wake_at": wake,
+        "headers": _labels(headers),
+        "tags": _labels(tags),
+        "version": version,
+        "generation": generation,
+        "due": due,
+        "progress": _progress(progress),
+        "requests": requests,
+    }
+    try:
+        return RunView.model_validate(fields)
+    except ValidationError as error:
+        misfits = {str(item["loc"][0]) for item in error.errors()}
+        sound = {name: value for name, value in fields.items() if name not in misfits}
+        return RunView.model_validate({**_UNREADABLE, **sound, "error": _damaged(error)})
 
 
 def _shown(connection: sqlite3.Connection, column: Column) -> Any:

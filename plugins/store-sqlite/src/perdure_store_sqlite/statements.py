@@ -78,7 +78,7 @@ SET_ASIDE: Final = (
     " WHERE id = ?"
 )
 UPDATE: Final = (
-    "UPDATE runs SET status = ?, active = ?, wake_at = ?, updated = ?, value = ?, error = ?, unreported = ?,"
+    "UPDATE runs SET status = ?, active = ?, wake_at = ?, updated = max(at, ?), value = ?, error = ?, unreported = ?,"
     " progress = coalesce(?, progress), held = ?, live = ?, takeovers = ?, ready = CASE WHEN ? THEN ready ELSE 0 END"
     " WHERE id = ?"
 )
@@ -107,7 +107,7 @@ OUTCOME: Final = (
 )
 REWIND: Final = (
     "UPDATE runs SET status = 'pending', live = 1, ready = 1, value = NULL, error = NULL, unreported = 0,"
-    " takeovers = 0, updated = ?, epoch = epoch + 1 WHERE id = ?"
+    " takeovers = 0, updated = max(at, ?), epoch = epoch + 1 WHERE id = ?"
 )
 _SESSION: Final = "target = :target AND session = :session"
 LATER_TURNS: Final = (
