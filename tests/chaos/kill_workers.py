@@ -198,6 +198,7 @@ def show(tally: Tally) -> None:
         f"starts acknowledged: {tally.starts}, {tally.twice} of them twice; refused and tried again: {tally.refused}"
     )
     click.echo(f"runs: {found.runs}, recorded steps: {found.steps}, bodies that began: {found.begun}")
+    click.echo(f"bodies that began again because their worker had been killed: {found.begun - found.steps}")
     click.echo(f"takeovers: {found.takeovers}")
     click.echo(f"violations: {len(tally.problems)}")
     for problem in tally.problems[:100]:
