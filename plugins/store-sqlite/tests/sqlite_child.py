@@ -88,9 +88,23 @@ async def fill(store):
     say(len((await store.journal("r"))[0].value or b""))
 
 
+async def make(store):
+    """When told, open files that nobody has made yet, each with all the others, and let go of them again."""
+    say("ready")
+    await told()
+    for n in range(8):
+        for _ in range(2):
+            other = SqliteStore(Path(sys.argv[1]).with_name(f"new{n}.db"))
+            await other.accept([Start(sys.argv[3], "workflow", "app.flow", b"{}", 0.0)])
+            await other.claim(sys.argv[3], 0.0)
+            await other.runs()
+            await other.close()
+    say("made")
+
+
 async def main():
     store = SqliteStore(Path(sys.argv[1]), lease=float(sys.argv[4]))
-    await {"drive": drive, "hold": hold, "accept": accept, "fill": fill}[sys.argv[2]](store)
+    await {"drive": drive, "hold": hold, "accept": accept, "fill": fill, "make": make}[sys.argv[2]](store)
     await store.close()
 
 

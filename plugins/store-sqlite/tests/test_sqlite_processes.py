@@ -169,6 +169,19 @@ async def test_two_processes_get_their_turn_while_the_driver_never_pauses(childr
     assert min(counts.values()) > 0
 
 
+async def test_processes_that_make_and_open_the_same_files_at_once_do_not_harm_each_other(children, path):
+    names = {f"maker{n}" for n in range(4)}
+    makers = [await children.start("make", name) for name in names]
+    assert [await line(child) for child in makers] == ["ready"] * 4
+    for child in makers:
+        await tell(child)
+    assert [await line(child) for child in makers] == ["made"] * 4
+    for n in range(8):
+        store = SqliteStore(path.with_name(f"new{n}.db"))
+        assert {view.id for view in await store.runs()} == names
+        await store.close()
+
+
 async def test_a_full_disk_refuses_one_commit_and_takes_it_when_there_is_room(children):
     child = await children.start("fill")
     assert await line(child) == "StoreUnavailable tuple"
