@@ -88,10 +88,6 @@ class Driver:
         self.epoch: int | None = None
         """The epoch that this process drives under, or ``None``."""
 
-    def use(self, connection: sqlite3.Connection) -> None:
-        """Go on with another connection of the writer's."""
-        self._connection = connection
-
     @property
     def leased_until(self) -> float:
         """Before then nobody takes over from this process while it lives; 0 if it does not drive."""

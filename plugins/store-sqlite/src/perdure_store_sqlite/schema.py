@@ -246,6 +246,9 @@ def _set_up(connection: sqlite3.Connection, path: Path, synchronous: str) -> Non
     connection.execute("PRAGMA wal_autocheckpoint = 8192")
     connection.execute("PRAGMA journal_size_limit = 67108864")
     connection.execute("PRAGMA temp_store = MEMORY")
+    # Of what a dead process left in the log, some may be in the system's memory alone, if its last fsync failed: in the
+    # database it is safe, and what is written from here on does not stand behind it.
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIONS) -> None:

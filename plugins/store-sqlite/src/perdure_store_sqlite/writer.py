@@ -18,6 +18,7 @@ from perdure.errors import (
     CommitConflict,
     DataCorrupted,
     LeaseLost,
+    PerdureError,
     RequestClosed,
     RunActive,
     StoreUnavailable,
@@ -27,7 +28,7 @@ from perdure.errors import (
 from perdure.messages import Commit
 from perdure_store_sqlite.driver import Driver, ProcessLock
 from perdure_store_sqlite.ledger import Ledger
-from perdure_store_sqlite.schema import is_full, is_io, meaning, open_writer, patiently
+from perdure_store_sqlite.schema import APPLICATION_ID, is_full, is_io, meaning, open_writer, patiently
 
 if TYPE_CHECKING:
     import asyncio
@@ -181,7 +182,7 @@ class Writer:
         self._look_every = _LOOK
         self._seen = self._tidied = 0
         self._silent = self._claims = False
-        self._broken = self._unsure = self._freed = False
+        self._broken = self._ghost = self._freed = False
         self.put = self._jobs.put
         """Give it a job; ``None`` ends the thread once all before it is done."""
 
@@ -226,16 +227,13 @@ class Writer:
 
     def _open(self) -> None:
         options = self._options
-        connection = self._connection = self._connect()
+        connection = open_writer(options.path, synchronous=options.synchronous, patience=options.busy_timeout)
+        self._connection = connection
         self._driving = ProcessLock(options.path.with_name(f"{options.path.name}-driver"))
         self._waiting = ProcessLock(options.path.with_name(f"{options.path.name}-queue"))
         self._driver = Driver(connection, self._driving, lease=options.lease, now=options.now)
         self._ledger = Ledger(connection, self._driver, self._alive)
         self._seen = self._data_version()
-
-    def _connect(self) -> sqlite3.Connection:
-        options = self._options
-        return open_writer(options.path, synchronous=options.synchronous, patience=options.busy_timeout)
 
     def _close(self) -> None:
         # The lock last: whoever sees it fall finds the file free.
@@ -263,28 +261,31 @@ class Writer:
     def _write(self, batch: list[Job], *, again: bool = False, unsure: bool = False) -> list[Outcome]:
         """All in one transaction; if SQLite fails, each in one of its own, and who fails again is told so.
 
-        ``unsure`` is that they may have been written before: then they are found to be there.
+        ``unsure`` is that an earlier try may have left something that a recovery would take for written.
         """
         try:
             self._mend()
+            unsure = False
             self._drive(batch)
             if not self._needs_transaction(batch):
                 return [Outcome(job, ((), None)) for job in batch]
             self._begin()
         except Exception as error:  # noqa: BLE001 - what it means is said to each job
             return self._refuse(batch, error, unsure=unsure)
-        self._unsure = False
         try:
             return self._transact(batch)
         except Exception as error:  # noqa: BLE001 - as above
-            if again or (len(batch) == 1 and not self._unsure):
-                return self._refuse(batch, error, unsure=unsure or self._unsure)
-        unsure = self._unsure
+            unsure = self._ghost
+            if again or (len(batch) == 1 and not unsure):
+                return self._refuse(batch, error, unsure=unsure)
         return [outcome for job in batch for outcome in self._write([job], again=True, unsure=unsure)]
 
     def _refuse(self, batch: list[Job], error: Exception, *, unsure: bool) -> list[Outcome]:
         refusal = meaning(error, self._options.path)
         if unsure:
+            with suppress(PerdureError, sqlite3.Error):
+                self._mend()
+        if unsure and self._ghost:
             refusal = StoreUnavailable(
                 f"{refusal}; whether this was written is not known: look, or do it again under the same ids"
             )
@@ -371,19 +372,18 @@ class Writer:
         try:
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
-            # The transaction may be in the file or not, and SQLite's memory of the file may be wrong: see `_mend`.
-            self._broken, self._unsure = True, not is_full(error)
+            # What the system could not make durable may stand behind the log's end, whole: see `_mend`.
+            self._broken = self._ghost = not is_full(error)
             raise
+        self._ghost = False
         self._waiting.release()
         self._shared.transactions += 1
         self._driver.committed()
         self._shared.leased_until = self._driver.leased_until
 
     def _roll_back(self) -> None:
-        """Nothing of the transaction happened; what cannot be taken back breaks the connection."""
+        """Nothing of the transaction happened; what cannot be taken back now is before the next one: see `_mend`."""
         self._waiting.release()
-        if self._broken:
-            return
         try:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
@@ -392,29 +392,29 @@ class Writer:
             self._broken = True
 
     def _mend(self) -> None:
-        """Once a commit has failed: open the file anew, and find out what it says.
+        """Once something could not be written or taken back: make sure that it is not there, and what is.
 
-        What the system could not make durable may still stand behind the end of the log, and a later recovery would
-        take it for written. So a transaction is written over it before anything else.
+        A recovery would take a ghost for written. So another transaction is written over it, before anything else and
+        on the same connection, which knows where the log ends. One that is opened anew may find the ghost, in the
+        system's memory and not on the disk, and go on behind it: then a power cut takes all that follows.
         """
         if not self._broken:
             return
         if not self._options.path.is_file():
             msg = f"the store's file {str(self._options.path)!r} is gone: put it back, or begin with another path"
             raise StoreUnusable(msg)
-        with suppress(sqlite3.Error):
-            self._connection.close()
-        self._connection = self._connect()
-        self._driver.use(self._connection)
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
         self._begin()
         try:
-            self._connection.execute("UPDATE driver SET one = one")
+            # SQLite writes no page that stays as it was; of this one, the change counter does not.
+            self._connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             self._connection.execute("COMMIT")
+            self._ghost = False
+            self._ledger.restore(self._connection)
+            self._broken = False
         finally:
             self._waiting.release()
-        self._ledger.restore(self._connection)
-        self._seen = self._data_version()
-        self._broken = False
 
     # -- beside other processes -------------------------------------------------------------------------------
 
