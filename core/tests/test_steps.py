@@ -215,3 +215,21 @@ def test_results_are_what_the_function_declares():
     assert call.encode(("u", 1))[1] == call.decode(call.encode(("u", 1))[0]) == ("u", 1)
     with pytest.raises(NotEncodable, match="the result of step 'fetched'"):
         call.encode(("u", "one"))
+
+
+def test_jitter_spreads_the_pauses_and_never_beyond_its_part():
+    pauses = {Retry(first=10, jitter=0.2, on=(OSError,)).pause(1, OSError()) for _ in range(200)}
+    assert len(pauses) > 100
+    assert all(8 <= pause <= 12 for pause in pauses)
+
+
+def test_an_error_that_is_never_worth_another_attempt_ends_them():
+    retry = Retry(on=(OSError,), never_on=(FileNotFoundError,))
+    assert retry.pause(1, PermissionError()) is not None
+    assert retry.pause(1, FileNotFoundError()) is None
+
+
+@pytest.mark.parametrize("jitter", [-0.1, 1.1])
+def test_jitter_is_a_part_of_the_pause(jitter):
+    with pytest.raises(UsageError, match="jitter from 0 to 1"):
+        Retry(jitter=jitter)

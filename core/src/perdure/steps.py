@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import random
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -34,18 +35,23 @@ class Retry:
         first: Seconds before the second attempt.
         backoff: Factor from one pause to the next.
         cap: The longest pause in seconds.
+        jitter: Each pause is longer or shorter by up to this part of it, at random: 0.2 is up to 20 %.
         on: Which exceptions are worth another attempt.
+        never_on: Which of these are not.
     """
 
     attempts: int = 4
     first: float = 0.2
     backoff: float = 2.0
     cap: float = 30.0
+    jitter: float = 0.0
     on: tuple[type[Exception], ...] = (RetryableError,)
+    never_on: tuple[type[Exception], ...] = ()
 
     def __post_init__(self) -> None:
-        if not (self.attempts >= 1 and self.first >= 0 and self.backoff >= 1 and self.cap >= 0):
-            msg = f"{self!r}: expected attempts >= 1, first >= 0, backoff >= 1, cap >= 0"
+        fits = self.attempts >= 1 and self.first >= 0 and self.backoff >= 1 and self.cap >= 0
+        if not (fits and 0 <= self.jitter <= 1):
+            msg = f"{self!r}: expected attempts >= 1, first >= 0, backoff >= 1, cap >= 0, jitter from 0 to 1"
             raise UsageError(msg)
 
     def pause(self, attempt: int, error: BaseException) -> float | None:
@@ -53,13 +59,14 @@ class Retry:
 
         An error's own ``retry_after`` (seconds) is respected when it is longer.
         """
-        if attempt >= self.attempts or not isinstance(error, self.on):
+        if attempt >= self.attempts or not isinstance(error, self.on) or isinstance(error, self.never_on):
             return None
         asked = getattr(error, "retry_after", None)
         try:
             own = min(self.first * self.backoff ** (attempt - 1), self.cap)
         except OverflowError:
             own = self.cap if self.first else 0.0
+        own *= 1 + self.jitter * random.uniform(-1, 1)  # noqa: S311 - to spread attempts, nothing secret
         return max(own, asked) if isinstance(asked, int | float) else own
 
 
