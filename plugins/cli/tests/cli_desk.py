@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -74,10 +75,50 @@ def broken() -> None:
 
 
 @workflow
+async def journey(ctx: Context, towns: int = 2) -> list[str]:
+    """Go from town to town, as events say."""
+    stops: list[str] = []
+
+    def where(upper: bool = False) -> list[str]:
+        return [stop.upper() if upper else stop for stop in stops]
+
+    def is_a_town(town: str) -> None:
+        if not town.istitle():
+            msg = f"{town} is no town"
+            raise ValueError(msg)
+
+    async def visit(town: str) -> int:
+        stops.append(await ctx.step(noted, town))
+        return len(stops)
+
+    ctx.on_query(where)
+    ctx.on_update(visit, validate=is_a_town)
+    for number in range(towns):
+        ctx.set_status(f"on the way to town {number + 1}", done=number, total=towns)
+        await visit(await ctx.wait_event("arrived", str))
+    return stops
+
+
+def noted(town: str) -> str:
+    return town
+
+
+@workflow
+async def mend(ctx: Context, path: str) -> str:
+    """Two steps: the first always works, the second once there is a file."""
+    tool = await ctx.step(noted, "Hammer")
+    return f"{tool} and {await ctx.step(found, path)}"
+
+
+def found(path: str) -> str:
+    return Path(path).read_text()
+
+
+@workflow
 async def consult(ctx: Context) -> str:
     """Call an agent, then ask whether that is enough."""
     reply = await ctx.call(clerk, 'Read "shelf/7"')
     return reply.text if await ctx.ask("Is that enough?", bool) else "more is needed"
 
 
-app = App("desk", agents=[clerk], workflows=[add, approve, insist, fail, consult])
+app = App("desk", agents=[clerk], workflows=[add, approve, insist, fail, journey, mend, consult])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +50,68 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+class Process:
+    """``perdure WORDS --app cli_desk:app`` as a process of its own, whose lines are read as they come."""
+
+    def __init__(self, *words: str, cwd: Path) -> None:
+        places = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "perdure_cli", *words, "--app", "cli_desk:app"],
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": places, "PERDURE_PLUGINS__BLOCK": "otel,newsroom"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def line(self) -> Any:
+        """The next line of its output, which is JSON."""
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+    def stop(self) -> int:
+        """Ask it to stop; its exit code."""
+        self._process.terminate()
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait for its end; its exit code."""
+        return self._process.wait()
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Process]]:
+    """``Process`` in the working directory; ended after the test."""
+    started: list[Process] = []
+
+    def process(*words: str) -> Process:
+        started.append(Process(*words, cwd=Path.cwd()))
+        return started[-1]
+
+    yield process
+    for each in started:
+        each.close()
+
+
+@pytest.fixture(scope="module")
+def driven_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A data folder whose runs another process drives, for all tests of a module."""
+    folder = tmp_path_factory.mktemp("driven")
+    worker = Process("worker", "--json", "--data", str(folder), cwd=folder)
+    assert worker.line()["state"] == "ready"
+    yield folder
+    worker.close()
+
+
+@pytest.fixture
+def driven(perdure: Perdure, driven_data: Path) -> Perdure:
+    """``perdure WORDS`` over a data folder whose runs another process drives."""
+    return lambda *words: perdure(*words, "--data", str(driven_data))
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ def test_a_command_of_another_package_is_helped_by_its_summary(bare, desk, monke
     )
     site_with(desk, "songs", code)
     monkeypatch.syspath_prepend(str(desk))
-    assert "sing     Sings a song." in bare("--help").out
+    assert "More:\n  sing       Sings a song.\n" in bare("--help").out
     assert bare("sing").out == "la\n"
     ran = bare("--json", "sing")
     assert ran.code == 2
@@ -66,7 +66,7 @@ def test_the_doctor_finds_a_sound_house(perdure, desk) -> None:
     ran = perdure("doctor")
     assert ran.code == 0
     assert "offline:extractive" in ran.out
-    assert "1 agent, 5 workflows" in ran.out
+    assert "1 agent, 7 workflows" in ran.out
     document = perdure("doctor", "--json").document
     assert document["healthy"]
     assert {"python", "sqlite", "data folder", "store", "model"} <= {each["what"] for each in document["findings"]}

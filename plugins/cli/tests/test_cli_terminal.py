@@ -141,3 +141,38 @@ def test_a_live_process_drives_what_others_hand_over(terminal, perdure) -> None:
     assert answered["status"] == "completed"
     chat.interrupt()
     assert chat.ends_with() == 130
+
+
+def test_a_watched_run_is_one_line_that_lives(terminal, perdure, driven_data, driven) -> None:
+    run = driven("run", "journey", "--detach", "--json").document["run"]["id"]
+    watch = terminal("watch", run, "--data", str(driven_data))
+    watch.until(r"desk\.journey waiting .* 0/2 on the way to town 1")
+    driven("send", run, "arrived", '"Rome"')
+    watch.until(r"desk\.journey waiting .* 1/2 on the way to town 2")
+    driven("send", run, "arrived", '"Oslo"')
+    watch.until(r'"Rome",\s+"Oslo"')
+    assert watch.ends_with() == 0
+
+
+def test_what_is_forgotten_for_good_is_asked_first(terminal, perdure) -> None:
+    perdure("run", "add", "1")
+    purge = terminal("purge", "--older-than", "0s")
+    purge.until(r"Forget 1 run for good\? \[y/N\]")
+    purge.type("n\n")
+    purge.until("forgot 0 runs")
+    assert purge.ends_with() == 0
+    assert len(perdure("runs", "--json").document) == 1
+    purge = terminal("purge", "--older-than", "0s")
+    purge.until("Forget 1 run")
+    purge.type("y\n")
+    purge.until("forgot 1 run")
+    assert purge.ends_with() == 0
+    assert perdure("runs", "--json").document == []
+
+
+def test_a_worker_is_stopped_by_ctrl_c_in_order(terminal, perdure) -> None:
+    worker = terminal("worker", "--grace", "5s")
+    worker.until("driving the runs in .*desk.add")
+    worker.interrupt()
+    worker.until("stopping; steps that run have 5 s")
+    assert worker.ends_with() == 0

@@ -46,6 +46,53 @@ def by_name(words: Sequence[str], schema: dict[str, Any], where: str) -> dict[st
     return found
 
 
+def fields(words: Sequence[str], where: str) -> dict[str, Any]:
+    """``key=value`` words as an object without a schema: values are JSON, or text where they are none.
+
+    Raises ``InvalidInput``.
+    """
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (equals and name.isidentifier()):
+            msg = f"{where}: expected key=value, got {word!r}"
+            raise InvalidInput(msg)
+        if name in found:
+            msg = f"{where} got {name!r} twice"
+            raise InvalidInput(msg)
+        found[name] = _value(value, {})
+    return found
+
+
+def arguments(words: Sequence[str], json_input: str | None, where: str) -> dict[str, Any]:
+    """The arguments of a query or update, from ``key=value`` words or from JSON. Raises ``InvalidInput``."""
+    if json_input is None:
+        return fields(words, where)
+    if words:
+        msg = f"{where} was given twice, by --input and as {' '.join(words)!r}: leave one out"
+        raise InvalidInput(msg)
+    value = parsed(json_input, "--input")
+    if not isinstance(value, dict):
+        msg = f"--input: expected an object of arguments by name, got {json_input[:80]!r}"
+        raise InvalidInput(msg)
+    return cast("dict[str, Any]", value)
+
+
+def pairs(words: Sequence[str], where: str) -> dict[str, str]:
+    """``key=value`` words as texts, such as tags. Raises ``InvalidInput``."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (equals and name):
+            msg = f"{where}: expected key=value, got {word!r}"
+            raise InvalidInput(msg)
+        if name in found:
+            msg = f"{where} got {name!r} twice"
+            raise InvalidInput(msg)
+        found[name] = value
+    return found
+
+
 def resolved(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
     """A schema with its local ``$ref`` followed, and ``X | None`` taken for ``X``."""
     seen: set[str] = set()

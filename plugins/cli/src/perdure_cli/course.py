@@ -9,9 +9,10 @@ import click
 from rich.text import Text
 
 from perdure.errors import InvalidInput, RequestClosed, RunCancelled, RunFailed, RunParked
-from perdure.messages import ErrorInfo
+from perdure.messages import HALTED, ErrorInfo
 from perdure_cli.asking import aside, interactive, value_for
-from perdure_cli.display import console, duration, emit_json, gist, preview, seconds_of, show_request
+from perdure_cli.display import MARKS, console, duration, emit_json, gist, preview, seconds_of, show_request
+from perdure_cli.exits import EXIT_UNFINISHED
 from perdure_cli.family import Family, Recorded
 
 if TYPE_CHECKING:
@@ -19,10 +20,8 @@ if TYPE_CHECKING:
     from perdure.messages import Entry, RequestView, RunView
     from perdure_cli.invocation import Invocation
 
-EXIT_WAITING: Final = 3
-"""Exit code of a command that leaves a run waiting for an answer."""
-
-_MARKS: Final = {"step": "·", "call": "→", "answer": "✓", "timer": "◷", "cancel": "✗", "attempt": "↻"}
+_UNTOLD: Final = frozenset({"begin", "heartbeat"})
+"""Kinds of entries that are no news."""
 
 
 async def follow(runtime: Runtime, run: str, *, quiet: bool = False, patience: float = 0.2) -> Family:
@@ -39,9 +38,9 @@ async def follow(runtime: Runtime, run: str, *, quiet: bool = False, patience: f
     asks = interactive() and not quiet
     while True:
         async for recorded in family.recorded(patience=patience):
-            if not quiet:
+            if not quiet and recorded.entry.kind not in _UNTOLD:
                 err.print(line_of(recorded), overflow="ellipsis", no_wrap=err.is_terminal)
-        if family.view.finished or family.view.status == "parked" or not asks:
+        if family.view.finished or family.view.status in HALTED or not asks:
             return family
         for request in family.requests:
             await _answer(runtime, request)
@@ -54,19 +53,27 @@ def report(family: Family, invocation: Invocation) -> int:
         RunFailed, RunCancelled, RunParked: It ended so (with ``--json`` the document says it, and 1 is returned).
     """
     view = family.view.model_copy(update={"requests": tuple(family.requests)})
+    return report_view(view, invocation)
+
+
+def report_view(view: RunView, invocation: Invocation) -> int:
+    """Print how a run stands that was followed or waited for; return the exit code. Raises as ``report``."""
+    ended = view.finished or view.status == "parked"
     if invocation.json:
         emit_json(view)
-        return 0 if view.status == "completed" else EXIT_WAITING if not view.finished and family.requests else 1
+        return 0 if view.status == "completed" else 1 if ended else EXIT_UNFINISHED
     out = console()
     if view.status == "completed":
         out.print(result_text(view), soft_wrap=True)
         return 0
-    if view.finished or view.status == "parked":
+    if ended:
         raise outcome_error(view)
-    for request in family.requests:
+    for request in view.requests:
         show_request(out, request)
-    out.print(f"run {view.id} waits; once answered, it goes on with: perdure show {view.id} --follow", soft_wrap=True)
-    return EXIT_WAITING
+    once = "once answered, it goes on" if view.requests else "it goes on"
+    way_on = f"resume {view.id}" if view.status == "suspended" else f"show {view.id} --follow"
+    out.print(f"run {view.id} is {view.status}; {once} with: perdure {way_on}", soft_wrap=True)
+    return EXIT_UNFINISHED
 
 
 def result_text(view: RunView) -> Text:
@@ -81,8 +88,8 @@ def result_text(view: RunView) -> Text:
 def outcome_error(view: RunView) -> RunFailed | RunCancelled | RunParked:
     """The error that says how a run ended."""
     error = view.error or ErrorInfo(type="unknown")
-    if view.status == "cancelled":
-        return RunCancelled(f"run {view.id!r} was cancelled: {error.message or 'no reason given'}")
+    if view.status in {"cancelled", "terminated"}:
+        return RunCancelled(f"run {view.id!r} was {view.status}: {error.message or 'no reason given'}")
     return RunParked(view.id, error) if view.status == "parked" else RunFailed(view.id, error)
 
 
@@ -92,7 +99,7 @@ def line_of(recorded: Recorded) -> Text:
     name = preview(entry.name or entry.path, 40)
     where = f"{run.target.rpartition('.')[2]} " if depth else ""
     line = Text("  " * depth)
-    line.append(f"{_MARKS[entry.kind]} ", style="red" if entry.error else "green")
+    line.append(f"{MARKS[entry.kind]} ", style="red" if entry.error else "green")
     line.append(where, style="dim")
     line.append(name, style="bold")
     line.append(f"  {_account(entry)}", style="dim")

@@ -10,18 +10,18 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json, to_jsonable_python
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from perdure.messages import Entry, RequestView
+from perdure.messages import Entry, ErrorInfo, RequestView
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from perdure.messages import Status
+    from perdure.messages import EntryKind, Progress, Status
 
 PIPE_WIDTH: Final = 160
 """Columns where there is no terminal: wide enough that no id is broken."""
@@ -33,8 +33,28 @@ STYLES: Final[dict[Status, str]] = {
     "completed": "green",
     "failed": "red",
     "cancelled": "magenta",
+    "terminated": "magenta",
     "parked": "bold red",
+    "suspended": "bold yellow",
 }
+
+MARKS: Final[dict[EntryKind, str]] = {
+    "begin": "▸",
+    "step": "·",
+    "call": "→",
+    "send": "↗",
+    "answer": "✓",
+    "timer": "◷",
+    "event": "↘",
+    "update": "⇄",
+    "updated": "⇄",
+    "rejected": "⇄",
+    "cancel": "✗",
+    "patch": "±",
+    "attempt": "↻",
+    "heartbeat": "♥",
+}
+"""What stands before a line of a journal."""
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -49,9 +69,21 @@ def emit_json(document: object) -> None:
     click.echo(json.dumps(_plain(document), indent=2, ensure_ascii=False))
 
 
-def entry_document(entry: Entry) -> dict[str, Any]:
-    """A journal entry as JSON: its value and error decoded, with the seconds that it took."""
-    document = entry._asdict()
+def emit_line(document: object) -> None:
+    """One JSON document on one line of stdout, at once: for commands that tell as things happen."""
+    click.echo(json.dumps(_plain(document), ensure_ascii=False))
+    sys.stdout.flush()
+
+
+def print_value(value: object) -> None:
+    """A value on stdout: a text as it is, all else as JSON."""
+    text = value if isinstance(value, str) else json.dumps(_plain(value), indent=2, ensure_ascii=False)
+    console().print(Text(text), soft_wrap=True)
+
+
+def entry_document(number: int, entry: Entry) -> dict[str, Any]:
+    """A journal entry as JSON: its place (1 is the first), value and error decoded, the seconds that it took."""
+    document = {"number": number, **entry._asdict()}
     document |= {"value": decoded(entry.value), "error": decoded(entry.error), "seconds": seconds_of(entry)}
     return document
 
@@ -88,6 +120,15 @@ def moment(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).astimezone().isoformat(sep=" ", timespec="seconds")
 
 
+def progress_text(progress: Progress | None) -> str:
+    """How far a run has come, on one line: ``3/10 the third chapter``."""
+    if progress is None:
+        return ""
+    count = "" if progress.done is None else f"{progress.done:g}"
+    of = "" if progress.total is None else f"/{progress.total:g}"
+    return " ".join(part for part in (f"{count}{of}", " ".join(progress.text.split())) if part)
+
+
 def preview(value: object, limit: int = 100) -> str:
     """A value on one line."""
     text = value if isinstance(value, str) else json.dumps(_plain(value), ensure_ascii=False)
@@ -98,13 +139,25 @@ def preview(value: object, limit: int = 100) -> str:
 def gist(entry: Entry, limit: int) -> str:
     """What came of an entry, on one line: an error, an agent's words, the tools that a model called, or a value."""
     value: Any = decoded(entry.value)
-    if entry.error is not None or not isinstance(value, dict):
-        return preview(decoded(entry.error) if entry.error is not None else value, limit)
+    if entry.error is not None:
+        return preview(_told(decoded(entry.error)), limit)
+    if not isinstance(value, dict):
+        return preview(value, limit)
     fields = cast("dict[str, Any]", value)
     message = fields.get("message", fields) if entry.role == "model" else fields
     calls = ", ".join(f"{call['name']}({call['arguments']})" for call in message.get("calls", ()))
     text = message.get("text") if entry.role == "model" or entry.kind == "call" else None
     return preview(calls or text or fields, limit)
+
+
+def _told(error: Any) -> object:
+    """An error's type, without where it was defined, and its message; what is no ``ErrorInfo`` as it is."""
+    try:
+        info = ErrorInfo.model_validate(error)
+    except ValidationError:  # a codec was applied
+        return error
+    kind = info.type.rpartition(".")[2]
+    return f"{kind}: {info.message}" if info.message else kind
 
 
 def status_text(status: Status) -> Text:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from perdure.messages import Entry, RunFilter, RunView
+from perdure.messages import HALTED, Entry, RunFilter, RunView
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from perdure.ports import Query
 
 _PAGE = 200
+_MANY = 200
+"""So many members of a family are followed; of a run that calls ten thousand, nobody reads more."""
+
 _LOOK = 0.1
 """Seconds between two looks at the store."""
 
@@ -27,14 +30,17 @@ class Recorded(NamedTuple):
     entry: Entry
 
 
-async def called_runs(query: Query, run: RunView) -> list[RunView]:
-    """The runs and turns that a run has called, oldest first."""
-    found = list(await query.runs(RunFilter(parent=run.id), limit=_PAGE))
-    while found and len(found) % _PAGE == 0:
-        page = await query.runs(RunFilter(parent=run.id), before=found[-1].id, limit=_PAGE)
-        if not page:
-            break
+async def called_runs(query: Query, run: RunView, *, limit: int | None = None) -> list[RunView]:
+    """The runs and turns that a run has called or sent, oldest first; with a limit, the newest of them."""
+    found: list[RunView] = []
+    before: str | None = None
+    while limit is None or len(found) < limit:
+        size = _PAGE if limit is None else min(_PAGE, limit - len(found))
+        page = await query.runs(RunFilter(parent=run.id), before=before, limit=size)
         found += page
+        if len(page) < size:
+            break
+        before = page[-1].id
     return found[::-1]
 
 
@@ -71,7 +77,7 @@ class Family:
             ]
             for recorded in sorted(news, key=lambda item: item.entry.at):
                 yield recorded
-            if self.view.finished or self.view.status == "parked":
+            if self.view.finished or self.view.status in HALTED:
                 return
             if news or not self.requests or self._is_busy():
                 moved = time.monotonic()
@@ -89,8 +95,10 @@ class Family:
         below = [(self.view, 0)]
         while below:
             caller, depth = below.pop()
-            for view in await called_runs(self._query, caller):
+            for view in await called_runs(self._query, caller, limit=_MANY):
                 known = self._members.get(view.id)
+                if known is None and len(self._members) >= _MANY:
+                    continue
                 self._members[view.id] = (view, depth + 1)
                 if known is None or not known[0].finished:  # what has finished calls nobody any more
                     below.append((view, depth + 1))

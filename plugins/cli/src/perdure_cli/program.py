@@ -19,6 +19,7 @@ from click.shell_completion import CompletionItem
 from perdure.config import PluginSettings
 from perdure.errors import InvalidSetting, PerdureError, PluginError, PluginMissing, StoreUnavailable, UsageError
 from perdure.plugins import Plugins
+from perdure_cli.exits import EXIT_INTERRUPTED, EXIT_UNFINISHED, EXIT_USAGE
 from perdure_cli.invocation import Invocation, output_options, runtime_options
 
 if TYPE_CHECKING:
@@ -26,28 +27,48 @@ if TYPE_CHECKING:
 
 
 class Known(NamedTuple):
-    """A command's line in the help, and which distribution brings it."""
+    """A command's line in the help, what people do with it, and which distribution brings it."""
 
     help: str
+    group: str
     distribution: str = "perdure-cli"
 
 
+_RUN: Final = "Run"
+_LOOK: Final = "Look"
+_STEER: Final = "Steer"
+_KEEP: Final = "Keep house"
+_MORE: Final = "More"
+
 KNOWN: Final = {
-    "run": Known("Start a workflow or an agent, follow it, print its result."),
-    "chat": Known("Talk to an agent, line by line, in a durable session."),
-    "mcp": Known("Serve agents and workflows as MCP tools over stdio.", "perdure-mcp"),
-    "runs": Known("List runs and turns, newest first."),
-    "show": Known("Show a run: status, result, journal, open requests."),
-    "answer": Known("Answer a request that a run waits on."),
-    "cancel": Known("Ask a run to stop."),
-    "plugins": Known("List the plugins: state, version, origin, hooks."),
-    "doctor": Known("Check the installation, the configuration and the store."),
-    "init": Known("Write a new package with an app, a test and an entry point."),
-    "demo": Known("See a run survive kill -9, on the example package.", "perdure-example-briefing"),
+    "run": Known("Start a workflow or an agent, follow it, print its result.", _RUN),
+    "chat": Known("Talk to an agent, line by line, in a durable session.", _RUN),
+    "worker": Known("Drive runs until stopped, also those that others start.", _RUN),
+    "mcp": Known("Serve agents and workflows as MCP tools over stdio.", _RUN, "perdure-mcp"),
+    "demo": Known("See a run survive kill -9, on the example package.", _RUN, "perdure-example-briefing"),
+    "runs": Known("List runs and turns, newest first.", _LOOK),
+    "show": Known("Show a run: status, result, journal, open requests.", _LOOK),
+    "watch": Known("Watch a run's status and progress until it ends.", _LOOK),
+    "wait": Known("Wait until a run has finished, print its result.", _LOOK),
+    "query": Known("Ask a run's code how it stands.", _LOOK),
+    "answer": Known("Answer a request that a run waits on.", _STEER),
+    "send": Known("Send a run an event.", _STEER),
+    "update": Known("Have a run's code do something, and print its answer.", _STEER),
+    "suspend": Known("Set a run aside until it is resumed.", _STEER),
+    "resume": Known("Let a suspended or parked run go on.", _STEER),
+    "cancel": Known("Ask a run to stop.", _STEER),
+    "terminate": Known("End a run at once, without its clean-up.", _STEER),
+    "retry": Known("Let a failed run go on from the step that failed.", _STEER),
+    "fork": Known("Begin another run with the first part of a run's journal.", _STEER),
+    "export": Known("Write a run's journal to a file.", _KEEP),
+    "replay": Known("Check whether the code that is here still fits exported journals.", _KEEP),
+    "purge": Known("Forget runs that finished long ago.", _KEEP),
+    "plugins": Known("List the plugins: state, version, origin, hooks.", _KEEP),
+    "doctor": Known("Check the installation, the configuration and the store.", _KEEP),
+    "init": Known("Write a new package with an app, a test and an entry point.", _KEEP),
 }
 
-EXIT_USAGE: Final = 2
-EXIT_INTERRUPTED: Final = 130
+_WIDEST: Final = max(map(len, KNOWN))
 
 
 class Program(click.Group):
@@ -79,11 +100,15 @@ class Program(click.Group):
         return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write names and help lines; no command is imported for it."""
+        """Write names and help lines by what people do with them; no command is imported for it."""
         infos = {info.name: info for info in _plugins(ctx).describe()}
-        rows = [(name, _help_of(name, infos[f"command-{name}"].distribution)) for name in self.list_commands(ctx)]
-        if rows:
-            with formatter.section("Commands"):
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for name in self.list_commands(ctx):
+            group = KNOWN[name].group if name in KNOWN else _MORE
+            row = (name.ljust(_WIDEST), _help_of(name, infos[f"command-{name}"].distribution))
+            groups.setdefault(group, []).append(row)
+        for group, rows in groups.items():
+            with formatter.section(group):
                 formatter.write_dl(rows)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -142,6 +167,8 @@ def _report(error: Exception, invocation: Invocation) -> int:
         click.echo(f"perdure: unexpected {kind}: {text} (--traceback shows where)", err=True)
     if invocation.json:
         click.echo(json.dumps({"error": {"type": kind, "message": text}}, ensure_ascii=False))
+    if isinstance(error, TimeoutError):
+        return EXIT_UNFINISHED
     return EXIT_USAGE if isinstance(error, UsageError | PluginError | StoreUnavailable) else 1
 
 

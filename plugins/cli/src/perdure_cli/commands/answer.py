@@ -12,7 +12,7 @@ from perdure.errors import InvalidInput, UnknownName
 from perdure_cli.arguments import by_name, parsed
 from perdure_cli.asking import interactive, value_for
 from perdure_cli.display import console, emit_json
-from perdure_cli.driving import moved, nobody_drives
+from perdure_cli.driving import hint, taken_up
 from perdure_cli.invocation import output_options, runtime_options
 
 if TYPE_CHECKING:
@@ -42,19 +42,20 @@ async def _answer(invocation: Invocation, id_: str, words: tuple[str, ...]) -> N
     async with invocation.open(drive=False) as runtime:
         request = await runtime.query.request(id_)
         if request is None:
-            hint = "'perdure runs --status waiting' lists the runs that wait, 'perdure show RUN' their requests"
-            raise UnknownName("request", id_, hint=hint)
+            way_out = "'perdure runs --status waiting' lists the runs that wait, 'perdure show RUN' their requests"
+            raise UnknownName("request", id_, hint=way_out)
         before = await runtime.view(request.run)
         await runtime.answer(id_, _value(request, words))
-        driven = await moved(runtime, before)
+        handed = await runtime.view(request.run)
+        driven = await taken_up(runtime, request.run, before, handed.updated)
         after = await runtime.view(request.run)
     if invocation.json:
         emit_json({"request": id_, "run": request.run, "status": after.status, "driven": driven})
         return
     out = console()
     out.print(f"answered; run {request.run} is {after.status}", soft_wrap=True)
-    if not driven:
-        out.print(nobody_drives(request.run), soft_wrap=True)
+    if more := hint(after, driven=driven):
+        out.print(more, soft_wrap=True)
 
 
 def _value(request: RequestView, words: tuple[str, ...]) -> Any:

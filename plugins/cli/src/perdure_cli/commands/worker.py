@@ -1,0 +1,87 @@
+"""``perdure worker``: a process that does nothing but drive runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from perdure import hookimpl
+from perdure_cli.display import console, emit_line
+from perdure_cli.invocation import output_options, runtime_options
+from perdure_cli.times import SPAN
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from perdure_cli.invocation import Invocation
+
+
+@click.command("worker")
+@click.option(
+    "--grace",
+    type=SPAN,
+    default=timedelta(seconds=10),
+    show_default="10s",
+    help="How long steps that run may take to finish when it is stopped.",
+)
+@output_options
+@runtime_options
+@click.pass_obj
+def worker(invocation: Invocation, grace: timedelta) -> None:
+    """Drive runs until stopped (Ctrl-C, SIGTERM), also those that other processes start or steer.
+
+    When stopped it begins nothing new, lets steps that run finish, and hands over what is left; a second signal
+    ends it at once. Of several over one SQLite file, one drives and the others stand by.
+    """
+    asyncio.run(_work(invocation, grace.total_seconds()))
+
+
+async def _work(invocation: Invocation, grace: float) -> None:
+    async with invocation.open() as runtime:
+        with _stopped_by_signals() as stopped:
+            if invocation.json:
+                emit_line({"worker": os.getpid(), "data": str(runtime.data), "state": "ready"})
+            else:
+                declared = [*runtime.catalog.names("workflow"), *runtime.catalog.names("agent")]
+                console().print(f"driving the runs in {runtime.data}: {', '.join(declared) or 'nothing is installed'}")
+            await stopped.wait()
+            console(stderr=True).print(f"stopping; steps that run have {grace:g} s", style="dim")
+            await runtime.engine.stop(grace=grace)
+    if invocation.json:
+        emit_line({"worker": os.getpid(), "state": "stopped"})
+
+
+@contextmanager
+def _stopped_by_signals() -> Generator[asyncio.Event]:
+    """The first SIGTERM or SIGINT sets the event; a second one ends the process."""
+    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+    signals = (signal.SIGTERM, signal.SIGINT)
+
+    def release() -> None:
+        for each in signals:
+            with suppress(NotImplementedError):
+                loop.remove_signal_handler(each)
+
+    def stop() -> None:
+        release()
+        stopped.set()
+
+    for each in signals:
+        with suppress(NotImplementedError):  # Windows, where Ctrl-C interrupts at once
+            loop.add_signal_handler(each, stop)
+    try:
+        yield stopped
+    finally:
+        release()
+
+
+@hookimpl
+def perdure_command() -> click.Command:
+    """The command."""
+    return worker
