@@ -147,6 +147,10 @@ class Driver:
         """The transaction was committed, and with it the lease that was begun in it, if there was one."""
         self._renewed = self._promised
 
+    def rolled_back(self) -> None:
+        """The transaction was not committed: the lease is what it was before."""
+        self._promised = self._renewed
+
     def resign(self) -> None:
         """Within a transaction, and driving: let whoever comes take over at once."""
         self._connection.execute("UPDATE driver SET lease_until = 0, locked = 0")

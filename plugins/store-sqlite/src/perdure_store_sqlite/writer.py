@@ -271,7 +271,8 @@ class Writer:
                 return [Outcome(job, ((), None)) for job in batch]
             self._begin()
         except Exception as error:  # noqa: BLE001 - what it means is said to each job
-            return self._refuse(batch, error, unsure=unsure)
+            # What was tried before this call, and refused, may be this very call.
+            return self._refuse(batch, error, unsure=unsure or self._ghost)
         try:
             return self._transact(batch)
         except Exception as error:  # noqa: BLE001 - as above
@@ -384,6 +385,7 @@ class Writer:
     def _roll_back(self) -> None:
         """Nothing of the transaction happened; what cannot be taken back now is before the next one: see `_mend`."""
         self._waiting.release()
+        self._driver.rolled_back()
         try:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
