@@ -92,7 +92,8 @@ class Commander:
         feeding = asyncio.create_task(self._feed())
         try:
             while self._tally.stops.total() < stops and time.monotonic() < until and not self._tally.problems:
-                await self._stop_one(inside=self._tally.stops.total() % 2 == 0)
+                inside = sum(count for (_, within), count in self._tally.stops.items() if within)
+                await self._stop_one(inside=2 * inside <= self._tally.stops.total())
         finally:
             self._feeds = False  # not cancelled: of a start that is cancelled, nobody knows whether it was accepted
             await feeding
