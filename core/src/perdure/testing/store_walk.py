@@ -7,12 +7,11 @@ follows from its seed; a failure names the seed and the calls that led to it.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from perdure.errors import PerdureError
 from perdure.messages import (
     HALTED,
     TERMINAL,
@@ -27,16 +26,13 @@ from perdure.messages import (
     Start,
 )
 from perdure.testing.store_facts import ERROR, StoreBench, Stores
+from perdure.testing.store_twins import ALL, Held, Twins
 from perdure.testing.stores import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Iterable
 
-    from perdure.messages import RunView
-    from perdure.ports import DurableStore
     from perdure.testing.clock import ManualClock
-
-T = TypeVar("T")
 
 SEEDS: Final = 12
 """How many walks the kit goes."""
@@ -53,87 +49,31 @@ _STATUSES: Final = (
 )
 
 
-@dataclass
-class _Held:
-    """A run that a worker holds: the claim that the model gave and the one that the store gave."""
-
-    worker: str
-    model: Claim
-    store: Claim
-
-
-@dataclass
-class _Walk:
-    """One walk. What it knows, it knows from the answers to its calls.
-
-    Attributes:
-        rng: All that happens follows from it.
-        clock: The time, of both stores.
-        model: The one that is right.
-        stores: Opens the other one.
-        lease: Seconds.
-    """
+@dataclass(kw_only=True)
+class _Walk(Twins):
+    """One walk. What it knows, it knows from the answers to its calls; all that it does follows from ``rng``."""
 
     rng: random.Random
-    clock: ManualClock
-    model: MemoryStore
-    stores: Stores
-    lease: float
-    workers: list[str] = field(default_factory=list[str])
-    held: dict[str, _Held] = field(default_factory=dict[str, _Held])
-    stale: list[tuple[str, _Held]] = field(default_factory=list[tuple[str, "_Held"]])
-    epochs: dict[str, int] = field(default_factory=dict[str, int])
-    runs: dict[str, Start] = field(default_factory=dict[str, Start])
-    asked: dict[str, str] = field(default_factory=dict[str, str])
-    told: list[str] = field(default_factory=list[str])
     count: int = 0
 
-    def __post_init__(self) -> None:
-        self.store: DurableStore = self.stores.open()
+    async def put(self, *items: Start | Delivery | Reported) -> None:
+        """Something is accepted, on behalf of a worker or of nobody."""
+        await self.accept(items, self.rng.choice([*self.workers, None]))
 
-    # -- both at once -------------------------------------------------------------------------------------------
+    async def look(self) -> None:
+        """A worker asks for what there is to do."""
+        await self.claim(self.rng.choice(self.workers))
 
-    async def both(self, what: str, call: Callable[[DurableStore], Awaitable[T]]) -> tuple[T, T] | None:
-        """Make the same call to both; both must refuse it for the same reason, or neither."""
-        return await self.each(what, lambda: call(self.model), lambda: call(self.store))
-
-    async def each(
-        self, what: str, model: Callable[[], Awaitable[T]], store: Callable[[], Awaitable[T]]
-    ) -> tuple[T, T] | None:
-        """``both``, for calls that differ."""
-        self.told.append(what)
-        right, refusal = await _outcome(model)
-        found, other = await _outcome(store)
-        assert type(other) is type(refusal), f"{refusal!r} was expected, not {other!r}"
-        return None if refusal is not None or right is None or found is None else (right[0], found[0])
-
-    def take(self, worker: str, claims: Sequence[Claim], found: Sequence[Claim]) -> None:
-        """Both gave claims to a worker."""
-        wrong, right = _apart(_shown(found), _shown(claims))
-        assert not wrong, f"{wrong!r} was given"
-        assert not right, f"{right!r} was not given"
-        mine = {claim.start.run: claim for claim in found}
-        for claim in claims:
-            run, given = claim.start.run, mine[claim.start.run]
-            again = run in self.held and self.held[run].worker == worker
-            assert given.epoch == self.epochs[run] if again else given.epoch > self.epochs.get(run, 0)
-            self.epochs[run] = given.epoch
-            self.held[run] = _Held(worker, claim, given)
-            self.runs[run] = claim.start
-
-    async def accept(self, *items: Start | Delivery | Reported) -> None:
-        """Have both take something, on behalf of a worker or of nobody."""
-        worker = self.rng.choice([*self.workers, None])
-        what = f"accept({list(items)!r}, worker={worker!r})"
-        answers = await self.both(what, lambda store: store.accept(items, worker=worker))
-        if answers is None:
-            return
-        (accepted, claims), (found, given) = answers
-        assert list(found) == list(accepted)
-        for item in items:
-            if isinstance(item, Start):
-                self.runs.setdefault(item.run, item)
-        self.take(worker or "", claims, given)
+    async def check(self) -> None:
+        """All that is shown is the same, and what some filter means."""
+        which = RunFilter(
+            target=self.rng.choice([None, "app.flow"]),
+            status=self.rng.choice([(), ("waiting", "completed"), ("pending",)]),
+            tags=self.rng.choice([{}, {"tier": "1"}]),
+            since=self.rng.choice([None, self.clock.now() - 30]),
+            idle_since=self.rng.choice([None, self.clock.now() - 10]),
+        )
+        await self.compare(which, [AgentId("app.agent", session) for session in _SESSIONS])
 
     # -- what may happen ----------------------------------------------------------------------------------------
 
@@ -175,11 +115,11 @@ class _Walk:
             reuse = self.rng.choice(["join", "restart", "restart_failed"])
             if await self.model.run(old.run) is not None:
                 fields = {"run": old.run, "kind": old.kind, "target": old.target, "session": old.session}
-                await self.accept(self.new_start(**fields, reuse=reuse, parent=old.parent))
+                await self.put(self.new_start(**fields, reuse=reuse, parent=old.parent))
             return
         starts = [self.new_start() for _ in range(self.rng.randrange(1, 4))]
         first = [self.delivery(starts[0].run)] if self.rng.random() < 0.2 else []
-        await self.accept(*starts, *first)
+        await self.put(*starts, *first)
 
     def delivery(self, run: str) -> Delivery:
         """Something for a run's inbox, perhaps a repeated delivery."""
@@ -190,30 +130,18 @@ class _Walk:
 
     async def deliver(self) -> None:
         """Deliveries to a run or two."""
-        await self.accept(*(self.delivery(self.some_run()) for _ in range(self.rng.choice([1, 1, 2]))))
+        await self.put(*(self.delivery(self.some_run()) for _ in range(self.rng.choice([1, 1, 2]))))
 
     async def answer(self) -> None:
         """An answer to a question, perhaps to one that takes none."""
         if self.asked:
             request = self.rng.choice(list(self.asked))
             value = self.rng.choice([b"1", b"2"])
-            await self.accept(Delivery(self.asked[request], "answer", request, self.clock.now(), value))
+            await self.put(Delivery(self.asked[request], "answer", request, self.clock.now(), value))
 
     async def report(self) -> None:
         """An observer has reported a run."""
-        await self.accept(Reported(self.some_run()))
-
-    async def claim(self, worker: str | None = None) -> None:
-        """A worker asks for what there is to do."""
-        worker, now = worker or self.rng.choice(self.workers), self.clock.now()
-        answers = await self.both(f"claim({worker!r})", lambda store: store.claim(worker, now, limit=10_000))
-        assert answers is not None
-        (claims, _), (given, due) = answers
-        self.take(worker, claims, given)
-        waiting = await self.model.runs(RunFilter(status=("waiting",)), limit=10_000)
-        later = [view.wake_at for view in waiting if view.id not in self.held]
-        timers = [when for when in later if when is not None and when > now]
-        assert not timers or (due is not None and due <= min(timers)), f"woken at {due!r}, after {min(timers)!r}"
+        await self.put(Reported(self.some_run()))
 
     # -- commits ------------------------------------------------------------------------------------------------
 
@@ -242,18 +170,7 @@ class _Walk:
             self.stale.append((run, self.held.pop(run)))
         self.take(held.worker, *answers)
 
-    async def committed(
-        self, worker: str, commit: Commit, held: _Held
-    ) -> tuple[Sequence[Claim], Sequence[Claim]] | None:
-        """Have both write it, each under its own epoch."""
-        other = commit._replace(epoch=held.store.epoch - held.model.epoch + commit.epoch)
-        return await self.each(
-            f"commit({commit!r}, worker={worker!r})",
-            lambda: self.model.commit(commit, worker=worker),
-            lambda: self.store.commit(other, worker=worker),
-        )
-
-    async def misplaced(self, held: _Held, commit: Commit) -> None:
+    async def misplaced(self, held: Held, commit: Commit) -> None:
         """A commit that must be refused: of a wrong epoch, journal, worker, or of what is held no more."""
         wrong = [
             (held.worker, commit._replace(epoch=commit.epoch - 1)),
@@ -267,7 +184,7 @@ class _Walk:
             late = Commit(run, old.model.epoch, old.model.seq, self.clock.now())
             assert await self.committed(old.worker, late, old) is None
 
-    async def written(self, held: _Held) -> Commit:
+    async def written(self, held: Held) -> Commit:
         """A commit with parts of every sort."""
         rng, claim, now = self.rng, held.model, self.clock.now()
         run, seq = claim.start.run, claim.seq
@@ -327,7 +244,7 @@ class _Walk:
 
     async def rewind(self) -> None:
         """A finished run is to go on; those that have not finished are not."""
-        views = await self.model.runs(limit=10_000)
+        views = await self.model.runs(limit=ALL)
         finished = [view.id for view in views if view.finished and view.session != "s0"]
         run = self.rng.choice(finished) if finished and self.rng.random() < 0.8 else self.some_run()
         seq, now = self.rng.randrange(4), self.clock.now()
@@ -346,7 +263,7 @@ class _Walk:
         """Some that have finished are forgotten; of turns, none."""
         idle = self.clock.now() - self.rng.randrange(20)
         which = RunFilter(target="app.flow", idle_since=idle)
-        answers = await self.both(f"purge({which!r})", lambda store: store.purge(which, limit=10_000))
+        answers = await self.both(f"purge({which!r})", lambda store: store.purge(which, limit=ALL))
         assert answers is not None
         assert answers[0] == answers[1]
 
@@ -395,54 +312,16 @@ class _Walk:
         before = self.clock.now()
         self.clock.advance(self.rng.choice([0, 0, 1, 2]))
         self.tick()
-        late = await self.model.runs(RunFilter(status=("pending",)), limit=10_000)
+        late = await self.model.runs(RunFilter(status=("pending",)), limit=ALL)
         if any(view.due is not None and before < view.due <= self.clock.now() for view in late):
-            await self.claim()
-
-    def tick(self) -> None:
-        """All workers are alive."""
-        for worker in self.workers:
-            self.model.tick(worker, self.clock.now())
-            self.store.tick(worker, self.clock.now())
-
-    # -- what is shown --------------------------------------------------------------------------------------------
-
-    async def compare(self) -> None:
-        """Everything that the stores show is the same."""
-        await self.same("runs", lambda store: store.runs(limit=10_000), _listed)
-        which = RunFilter(
-            target=self.rng.choice([None, "app.flow"]),
-            status=self.rng.choice([(), ("waiting", "completed"), ("pending",)]),
-            tags=self.rng.choice([{}, {"tier": "1"}]),
-            since=self.rng.choice([None, self.clock.now() - 30]),
-            idle_since=self.rng.choice([None, self.clock.now() - 10]),
-        )
-        await self.same(f"runs({which!r})", lambda store: store.runs(which, limit=10_000), _listed)
-        await self.same("requests", lambda store: store.requests(limit=10_000))
-        await self.same("unreported", lambda store: store.unreported(limit=10_000), _listed)
-        for session in _SESSIONS:
-            await self.same(f"log of {session}", lambda store, key=session: store.log(AgentId("app.agent", key)), list)
-        for request in self.asked:
-            await self.same(f"request({request!r})", lambda store, id=request: store.request(id))
-        for view in await self.model.runs(limit=10_000):
-            await self.same(f"run({view.id!r})", lambda store, id=view.id: store.run(id), _steady)
-            await self.same(f"load({view.id!r})", lambda store, id=view.id: store.load(id))
-
-    async def same(
-        self, what: str, look: Callable[[DurableStore], Awaitable[T]], as_: Callable[[Any], Any] = lambda seen: seen
-    ) -> None:
-        """Both show the same."""
-        right, found = as_(await look(self.model)), as_(await look(self.store))
-        if isinstance(right, list) and found != right:
-            found, right = _apart(cast("list[Any]", found), cast("list[Any]", right))
-        assert found == right, f"{what} shows {found!r}, not {right!r}"
+            await self.look()
 
 
 _ACTIONS: Final = {
     _Walk.start: 5,
     _Walk.deliver: 6,
     _Walk.answer: 3,
-    _Walk.claim: 5,
+    _Walk.look: 5,
     _Walk.commit: 14,
     _Walk.rewind: 3,
     _Walk.fork: 1,
@@ -454,47 +333,13 @@ _ACTIONS: Final = {
 }
 
 
-async def _outcome(call: Callable[[], Awaitable[T]]) -> tuple[tuple[T] | None, PerdureError | None]:
-    try:
-        return (await call(),), None
-    except PerdureError as error:
-        return None, error
-
-
-def _shown(claims: Sequence[Claim]) -> list[Any]:
-    """What a worker sees of claims, but for what is a store's own: epochs, and in which words it calls off children."""
-    shown = [
-        (claim.start.run, claim.start, claim.seq, [_plain(item) for item in claim.inbox], claim.takeovers)
-        for claim in claims
-    ]
-    return sorted(shown, key=lambda item: item[0])
-
-
-def _apart(found: list[T], right: list[T]) -> tuple[list[T], list[T]]:
-    """What is in one list and not in the other."""
-    return [item for item in found if item not in right], [item for item in right if item not in found]
-
-
-def _plain(delivery: Delivery) -> Delivery:
-    return delivery._replace(value=None) if delivery.key in {"cancel", "terminate"} else delivery
-
-
-def _steady(view: RunView) -> RunView:
-    """A view without what is a store's own: by what a run that is pending waits until it is due."""
-    return view.model_copy(update={"wake_at": None}) if view.status == "pending" else view
-
-
-def _listed(views: Sequence[RunView]) -> list[RunView]:
-    return sorted((_steady(view) for view in views), key=lambda view: view.id)
-
-
 async def walk(seed: int, stores: Stores, clock: ManualClock, *, lease: float, steps: int = STEPS) -> None:
     """Go as the seed says, through the stores under test and a model of them.
 
     Raises ``AssertionError`` where they part; its notes are the calls that led there.
     """
     rng = random.Random(seed)  # noqa: S311 - a walk, no secret
-    way = _Walk(rng, clock, MemoryStore(clock, lease=lease), stores, lease)
+    way = _Walk(rng=rng, clock=clock, model=MemoryStore(clock, lease=lease), stores=stores, lease=lease)
     try:
         await way.hire()
         for step in range(1, steps + 1):
@@ -502,7 +347,7 @@ async def walk(seed: int, stores: Stores, clock: ManualClock, *, lease: float, s
             (action,) = rng.choices(list(_ACTIONS), list(_ACTIONS.values()))
             await action(way)
             if step % _LOOK == 0:
-                await way.compare()
+                await way.check()
     except AssertionError as error:
         error.add_note("\n".join([f"seed {seed}, the last calls:", *way.told[-40:]]))
         raise
