@@ -88,7 +88,8 @@ class Holding:
         """A transaction has begun: if another process took over, everything held is lost."""
         if not self._driver.still():
             self._held.clear()
-        self._connection.executemany(sql.LET_STRAY, [(run, self._driver.epoch) for run in self._strays])
+        if self._strays:
+            self._connection.executemany(sql.LET_STRAY, [(run, self._driver.epoch) for run in self._strays])
 
     def append(self, held: Held, entries: Iterable[Entry]) -> None:
         """Put entries off, to be written together with all others of the transaction."""
