@@ -27,7 +27,7 @@ PINS = re.compile(r"(?<=# pin: begin\n).*?(?=# pin: end\n)", re.DOTALL)
 nox.options.default_venv_backend = "uv"
 nox.options.download_python = "never"
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["lint", "types", "tests", "isolated", "docs"]
+nox.options.sessions = ["lint", "types", "tests", "chaos", "isolated", "docs"]
 os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
 
 
@@ -49,9 +49,16 @@ def types(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run all tests on one interpreter."""
+    """Run all tests on one interpreter, but for those that kill, stop and starve processes."""
     _sync(session, "--all-packages")
-    session.run("pytest", "-n2", *session.posargs)
+    session.run("pytest", "-n2", "--ignore=tests/chaos", *session.posargs)
+
+
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """Kill, stop and starve processes: what is found does not depend on the interpreter, and takes its time."""
+    _sync(session, "--all-packages")
+    session.run("pytest", "-n2", "tests/chaos", *session.posargs)
 
 
 @nox.session
