@@ -160,8 +160,7 @@ class Twins:
         """Both show the same."""
         right, found = as_(await look(self.model)), as_(await look(self.store))
         if isinstance(right, list) and found != right:
-            parts = _apart(cast("list[Any]", found), cast("list[Any]", right))
-            found, right = parts if any(parts) else (found, right)
+            found, right = _differences(found, cast("list[Any]", right))
         assert found == right, f"{what} shows {found!r}, not {right!r}"
 
 
@@ -184,6 +183,12 @@ def _shown(claims: Sequence[Claim]) -> list[Any]:
 def _apart(found: list[T], right: list[T]) -> tuple[list[T], list[T]]:
     """What is in one list and not in the other."""
     return [item for item in found if item not in right], [item for item in right if item not in found]
+
+
+def _differences(found: list[Any], right: list[Any]) -> tuple[list[Any], list[Any]]:
+    """The same, or the whole lists, where they differ in their order alone."""
+    parts = _apart(found, right)
+    return parts if any(parts) else (found, right)
 
 
 def _plain(delivery: Delivery) -> Delivery:
