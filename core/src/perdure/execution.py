@@ -52,6 +52,11 @@ def step_key(start: Start, path: str) -> str:
     return f"{start.run}~{start.generation}:{path}" if start.generation else f"{start.run}:{path}"
 
 
+def reply_key(caller: Start, path: str) -> str:
+    """Under what a called run's reply comes in: late ones of an earlier generation are not for this one's calls."""
+    return f"~{caller.generation}:{path}" if caller.generation else path
+
+
 class DurableConversation:
     """A session's log and state as a turn sees them; what the turn adds waits for its commit."""
 
@@ -155,22 +160,21 @@ class DurableContext(Context):
         return seen if data is entry.value else call.decode(entry.value or b"null")
 
     async def _call(self, callee: Callee, payload: bytes, session: str | None, source: str = "") -> Any:
-        start = self._started(callee, payload, session)
+        path, start = self._started(callee, payload, session)
         print_ = _print_of(payload)
-        entry = await self._machine.perform(Command("call", start.path or "", start.target, print_, start, source))
+        entry = await self._machine.perform(Command("call", path, start.target, print_, start, source))
         if entry.error is not None:
             raise CallFailed(start.target, ErrorInfo.model_validate_json(entry.error))
         return callee.decode_result(entry.value or b"null")
 
     async def _send(self, callee: Callee, payload: bytes, session: str | None, source: str) -> str:
-        start = self._started(callee, payload, session)
-        path = start.path or ""
+        path, start = self._started(callee, payload, session)
         start = start._replace(path=None, on_close=self._child.on_close or "abandon", ancestry=())
         self._machine.emit(Command("send", path, start.target, _print_of(payload), start, source))
         return start.run
 
-    def _started(self, callee: Callee, payload: bytes, session: str | None) -> Start:
-        """What a call or send starts; ``path`` is the call's own."""
+    def _started(self, callee: Callee, payload: bytes, session: str | None) -> tuple[str, Start]:
+        """The place of a call or send, and what it starts."""
         own, options = self._start, self._child
         target = self._programs.target(callee, own.target)
         path = self._machine.identity(callee.name)
@@ -184,7 +188,7 @@ class DurableContext(Context):
             )
             raise SessionBusy(msg)
         now = self._machine.now
-        return Start(
+        start = Start(
             run=derived_id("turn" if is_agent else "run", step_key(own, path)),
             kind="turn" if is_agent else "workflow",
             target=target,
@@ -192,7 +196,7 @@ class DurableContext(Context):
             at=now,
             session=key,
             parent=own.run,
-            path=path,
+            path=reply_key(own, path),
             ancestry=ancestry,
             headers=own.headers,
             tags=dict(options.tags),
@@ -200,6 +204,7 @@ class DurableContext(Context):
             due=None if options.delay is None else now + options.delay.total_seconds(),
             on_close=options.on_close or "cancel",
         )
+        return path, start
 
     async def _deliver(self, run: str, kind: Literal["event", "cancel"], name: str, value: bytes) -> None:
         own, path = self._start, self._machine.identity(kind)
@@ -326,6 +331,11 @@ class Execution:
         """The earliest timer, if it is due; of equal ones, the one that was set first."""
         wake_at = self.wake_at()
         return self.pending[self._timers[0][2]] if wake_at is not None and wake_at <= now else None
+
+    def called(self, reply: str) -> Command | None:
+        """The call that a reply's key stands for, if code still waits for it."""
+        path = reply.removeprefix(reply_key(self.start, ""))
+        return self.pending.get(path) if reply == reply_key(self.start, path) else None
 
     def asked(self, request: str) -> Command | None:
         """The question that an id stands for, if code still waits for its answer."""

@@ -167,9 +167,10 @@ class Run(Generic[T_co]):
         entries = await self.journal()
         failed = at if at is not None else _failed(entries)
         await self._runtime.engine.upkeep.rewind(self.id, failed, at=self._runtime.clock.now())
+        generation = (await self.view()).generation
         for entry in entries[failed:]:
             if entry.kind == "call" and entry.error is not None:
-                await self._retry_child(entry.path)
+                await self._retry_child(f"~{generation}:{entry.path}" if generation else entry.path)
 
     async def fork(self, *, at: int, id: str | None = None) -> Run[T_co]:
         """Begin another run whose first ``at`` journal entries are this one's; from there it goes its own way.

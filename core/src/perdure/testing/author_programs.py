@@ -124,6 +124,16 @@ async def counts_for_ever(ctx: Context, total: int = 0) -> int:
 
 
 @workflow
+async def asks_anew(ctx: Context, generation: int = 0) -> str:
+    """Begins anew while a child of the same place in the code is under way."""
+    task = asyncio.create_task(ctx.call(child, f"of {generation}"))
+    if generation == 0:
+        await ctx.wait_event("anew", type(None))
+        return ctx.continue_as_new(1)
+    return await task
+
+
+@workflow
 async def books(ctx: Context, how: str) -> None:
     """A saga whose last step fails, or that waits to be cancelled."""
     async with Saga(ctx) as saga:
@@ -218,8 +228,8 @@ async def leaf(ctx: Context, n: int) -> int:
 
 
 _OTHERS = (
-    pays, waits_a_day, basket, tells, child, sends, counts_for_ever, books, many_cheap, works_long, tells_how_far,
-    escalates, fans_out, leaf,
+    pays, waits_a_day, basket, tells, child, sends, asks_anew, counts_for_ever, books, many_cheap, works_long,
+    tells_how_far, escalates, fans_out, leaf,
 )  # fmt: skip
 
 

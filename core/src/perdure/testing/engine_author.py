@@ -13,8 +13,10 @@ import pytest
 
 from perdure import App, Context, workflow
 from perdure.errors import CallFailed, RunActive, RunFailed, RunParked, UnknownName, UpdateRejected
+from perdure.messages import RunFilter
 from perdure.testing.author_programs import (
     Payment,
+    asks_anew,
     author_app,
     basket,
     books,
@@ -204,6 +206,20 @@ class EngineAuthors:
         assert await author.result(run) == 15
         assert (await run.view()).generation == 2
         assert len(await run.journal()) <= 5
+
+    async def test_a_late_reply_of_an_earlier_generation_is_not_taken_for_another(self, author: Harness) -> None:
+        run = await author.start(asks_anew)
+
+        async def children(count: int) -> bool:
+            return len(await author.runtime.query.runs(RunFilter(parent=run.id))) == count
+
+        await eventually(lambda: children(1), "the first child was not called")
+        await run.send("anew")
+        await eventually(lambda: children(2), "the second child was not called")
+        second, first = await author.runtime.query.runs(RunFilter(parent=run.id))
+        assert (await author.runtime.handle(first.id).wait(30)).status == "cancelled"
+        await author.runtime.handle(second.id).send("end")
+        assert await author.result(run) == "of 1"
 
     # -- sagas
 
