@@ -179,19 +179,23 @@ class EmbeddedEngine:
         seen = -1
         while self._driving:
             self._poke.clear()
-            limit = min(_BATCH, self._room)
-            if limit <= 0:
-                await self._poke.wait()  # a run that makes room
-                continue
+            limit = max(0, min(_BATCH, self._room))  # with none, it still tells what is new of those that move
             try:
-                claims, self._next_wake = await self._store.claim(self._worker, self._parts.clock.now(), limit=limit)
+                claims, wake = await self._store.claim(self._worker, self._parts.clock.now(), limit=limit)
             except StoreUnavailable as error:
                 await self._patience.wait(error)
                 continue
+            self._next_wake = wake if limit else self._own_wake()
             self._patience.over()
             self._take(claims)
-            if len(claims) < limit:
+            if not limit or len(claims) < limit:
                 seen = await self._rest(seen)
+
+    def _own_wake(self) -> float | None:
+        """When the next timer of a run that moves is due; those of others wait until there is room."""
+        now = self._parts.clock.now()
+        wakes = [live.execution.wake_at() for live in self._live.values() if live.execution is not None]
+        return min((wake for wake in wakes if wake is not None and wake > now), default=None)
 
     async def _rest(self, seen: int) -> int:
         """Until something was written, a timer is due, or this engine has reason to look."""
@@ -241,9 +245,11 @@ class EmbeddedEngine:
         """Go on with runs that have something to do; those above the limit wait in line."""
         for claim in claims:
             run = claim.start.run
+            claim = newer(claim, self._backlog.get(run))  # noqa: PLW2901 - what waits in line may know more
             if run not in self._live and len(self._live) >= self._settings.active:
-                self._backlog[run] = newer(claim, self._backlog.get(run))
+                self._backlog[run] = claim
                 continue
+            self._backlog.pop(run, None)
             live = self._current(claim)
             if live is None:
                 live = self._live[run] = Live(claim)
@@ -356,27 +362,26 @@ class EmbeddedEngine:
             live.running.pop(command.path, None)
 
     async def _is_ours(self, live: Live) -> bool:
-        """Before an attempt: whether the run is still held; where that is not certain, a commit of nothing tells.
+        """Before an attempt: whether the run is still held; while that is not certain, a commit of nothing tells.
 
         Who stood still for longer than the lease could commit no outcome, but would do again what is recorded by now.
         """
-        if self._store.tick(self._worker, self._parts.clock.now(), run=live.run, epoch=live.epoch):
-            return True
-        while live.busy and not live.gone:
-            await self._pause(_QUIET)  # somebody commits already, and learns of it
-        if live.gone:
-            return False
-        live.busy = True
-        try:
-            commit = live.commit(Batch(), self._parts.clock.now(), unreported=False, limit=self._parts.max_payload)
-            claims = await self._commit(live, commit)
-        finally:
-            live.busy = False
-        if claims is None:
-            return False
-        self._take(claims)
-        if live.has_arrivals:
-            self._spawn(self._guard(live, self._work, live, None), f"perdure-run-{live.run}")
+        while not self._store.tick(self._worker, self._parts.clock.now(), run=live.run, epoch=live.epoch):
+            while live.busy and not live.gone:
+                await self._pause(_QUIET)  # somebody commits already, and learns of it
+            if live.gone:
+                return False
+            live.busy = True
+            try:
+                commit = live.commit(Batch(), self._parts.clock.now(), unreported=False, limit=self._parts.max_payload)
+                claims = await self._commit(live, commit)
+            finally:
+                live.busy = False
+            if claims is None:
+                return False
+            self._take(claims)
+            if live.has_arrivals:
+                self._spawn(self._guard(live, self._work, live, None), f"perdure-run-{live.run}")
         return not live.gone
 
     def _beat(self, live: Live, command: Command, details: bytes) -> None:
@@ -447,8 +452,7 @@ class EmbeddedEngine:
             self._next_wake = commit.wake_at
             self._poke.set()
         if batch.outcome is not None or commit.status in HALTED:
-            live.give_up()
-            self._drop(live)
+            self._part_with(live, commit)
         elif not commit.active and live.epoch == commit.epoch and not live.has_arrivals:
             self._shelve(live)  # unless it was claimed anew while this was being written
         if batch.outcome is not None or commit.asks or not commit.active:
@@ -457,6 +461,14 @@ class EmbeddedEngine:
             self._waiters.asked()
         self._take(claims)
         return not live.gone
+
+    def _part_with(self, live: Live, commit: Commit) -> None:
+        """It is done with, unless an operator set it going and it was claimed anew while that was being written."""
+        if live.epoch > commit.epoch and self._live.get(live.run) is live:
+            self._reopen(live)
+        else:
+            live.give_up()
+            self._drop(live)
 
     async def _commit(self, live: Live, commit: Commit) -> list[Claim] | None:
         """Commit; on refusal drop the machine and start again from what the store has."""

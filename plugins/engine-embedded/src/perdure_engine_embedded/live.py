@@ -5,6 +5,7 @@ Sans-I/O as far as it goes: ``collect`` feeds the machine and says what to write
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, cast
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 _STIRRING: Final = frozenset({"resume", "cancel", "terminate"})
 """What sets a run going that was set aside."""
 
+
+_KEPT: Final = re.compile(r"(?<=^event:)(\d+:event:)+")
+"""In the path of an event that was kept before: the mark of that."""
 
 _ARRIVING: Final = frozenset({"event", "update"})
 """What the journal knows by the delivery's key."""
@@ -148,11 +152,22 @@ class Live:
 
     def note(self, claim: Claim) -> None:
         """Something was delivered, or is due."""
-        self.epoch = max(self.epoch, claim.epoch)  # replies may overtake each other
-        for delivery in claim.inbox:
+        if claim.epoch > self.epoch:  # otherwise a reply was overtaken by another
+            self.epoch = claim.epoch
+            self._forget_all_but({delivery.key for delivery in claim.inbox})
+        # What a run kept as it began anew comes first, whatever was delivered meanwhile.
+        kept = f"{self.start.generation}:event:"
+        for delivery in sorted(claim.inbox, key=lambda delivery: not delivery.key.startswith(kept)):
             if delivery.key not in self._inbox and delivery.key not in self._consumed:
                 self._inbox[delivery.key] = delivery
                 self._arrived.append(delivery)
+
+    def _forget_all_but(self, unconsumed: set[str]) -> None:
+        """A new claim says what is in the inbox: whatever else an older one had told of was consumed meanwhile."""
+        for key in self._inbox.keys() - unconsumed:
+            delivery = self._inbox.pop(key)
+            if delivery in self._arrived:
+                self._arrived.remove(delivery)
 
     def complete(self, entry: Entry) -> None:
         """A step has an outcome, or one more failed attempt."""
@@ -300,7 +315,7 @@ class Live:
             due=None,
         )
         kept = [
-            Delivery(self.run, "event", f"{again.generation}:{path}", now, value, name=name)
+            Delivery(self.run, "event", f"{again.generation}:{_KEPT.sub('', path)}", now, value, name=name)
             for path, name, value in untaken
         ]
         return Commit(
@@ -422,7 +437,7 @@ def _entry_of(delivery: Delivery, execution: Execution, now: float) -> Entry | N
     if kind == "update":
         return _update(delivery, execution, now)
     if kind == "reply":
-        command = execution.pending.get(delivery.key)
+        command = execution.called(delivery.key)
     else:
         command = execution.asked(delivery.key) if kind == "answer" else None
     if command is None:
