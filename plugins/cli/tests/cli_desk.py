@@ -117,6 +117,7 @@ def found(path: str) -> str:
 @workflow
 async def consult(ctx: Context) -> str:
     """Call an agent, then ask whether that is enough."""
+    ctx.set_status("asking the clerk", done=1, total=2)
     reply = await ctx.call(clerk, 'Read "shelf/7"')
     return reply.text if await ctx.ask("Is that enough?", bool) else "more is needed"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,6 +48,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in [name for name in os.environ if name.startswith("PERDURE_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PERDURE_PLUGINS__BLOCK", "otel,newsroom")
+    monkeypatch.delenv("COLUMNS", raising=False)  # of whoever runs the tests
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -106,6 +108,27 @@ def driven_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert worker.line()["state"] == "ready"
     yield folder
     worker.close()
+
+
+@pytest.fixture(scope="session")
+def three_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with three runs: ``one`` has completed, ``two`` has failed, ``three`` waits for an answer."""
+    folder = tmp_path_factory.mktemp("three") / ".perdure"
+    words = {"one": ("add", "1", "--tag", "team=news"), "two": ("fail", "--tag", "team=news"), "three": ("consult",)}
+    for id_, (name, *rest) in words.items():
+        run = Process(
+            "run", name, *rest, "--id", id_, "--tag", f"number={id_}", "--data", str(folder), cwd=folder.parent
+        )
+        assert run.ended() == {"one": 0, "two": 1, "three": 3}[id_]
+        run.close()
+    return folder
+
+
+@pytest.fixture
+def three(perdure: Perdure, three_runs: Path, desk: Path) -> Perdure:
+    """``perdure WORDS`` in a working directory with the three runs."""
+    shutil.copytree(three_runs, desk / ".perdure")
+    return perdure
 
 
 @pytest.fixture

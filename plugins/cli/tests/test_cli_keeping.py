@@ -24,15 +24,6 @@ app = App("desk", workflows=[add])
 # -- purge --------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def old(perdure):
-    """A run that completed, one that failed, one that waits, with a turn that it called."""
-    perdure("run", "add", "1", "--id", "completed")
-    perdure("run", "fail", "--id", "failed")
-    perdure("run", "consult", "--id", "waiting")
-    return perdure
-
-
 def left(perdure) -> list[str]:
     return [view["id"] for view in perdure("runs", "--json").document if view["kind"] == "workflow"]
 
@@ -40,24 +31,32 @@ def left(perdure) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "count", "leaves"),
     [
-        ((), 2, ["waiting"]),
-        (("--status", "failed"), 1, ["waiting", "completed"]),
-        (("--target", "add"), 1, ["waiting", "failed"]),
-        (("--status", "terminated"), 0, ["waiting", "failed", "completed"]),
+        ((), 2, ["three"]),
+        (("--status", "failed"), 1, ["three", "one"]),
+        (("--target", "add"), 1, ["three", "two"]),
+        (("--status", "terminated"), 0, ["three", "two", "one"]),
     ],
     ids=["all", "status", "target", "none"],
 )
-def test_what_has_finished_is_forgotten(words, count, leaves, old) -> None:
-    would = old("purge", "--older-than", "0s", *words, "--dry-run", "--json").document
+def test_what_has_finished_is_forgotten(words, count, leaves, three) -> None:
+    would = three("purge", "--older-than", "0s", *words, "--dry-run", "--json").document
     assert would == {"would_purge": count, "at_least": False}
-    assert len(left(old)) == 3
-    assert old("purge", "--older-than", "0s", *words, "--yes", "--json").document == {"purged": count}
-    assert left(old) == leaves
+    assert len(left(three)) == 3
+    assert three("purge", "--older-than", "0s", *words, "--yes", "--json").document == {"purged": count}
+    assert left(three) == leaves
 
 
-def test_what_is_young_stays(old) -> None:
-    assert "would forget 0 runs" in old("purge", "--older-than", "30d", "--dry-run").out
-    assert "forgot 0 runs" in old("purge", "--older-than", "30d", "--yes").out
+def test_what_another_process_has_driven_is_forgotten_while_it_goes_on(driven) -> None:
+    run = driven("run", "insist", "--detach", "--json").document["run"]["id"]
+    assert driven("wait", run).code == 0
+    assert driven("purge", "--older-than", "0s", "--target", "desk.insist", "--yes", "--json").document == {"purged": 1}
+    assert driven("show", run).code == 2
+    assert driven("run", "add", "1", "--detach", "--json").document["driven"] is True
+
+
+def test_what_is_young_stays(three) -> None:
+    assert "would forget 0 runs" in three("purge", "--older-than", "30d", "--dry-run").out
+    assert "forgot 0 runs" in three("purge", "--older-than", "30d", "--yes").out
 
 
 @pytest.mark.parametrize(
@@ -69,11 +68,11 @@ def test_what_is_young_stays(old) -> None:
     ],
     ids=["unasked", "ageless", "unfinished"],
 )
-def test_nothing_is_forgotten_by_mistake(words, says, old) -> None:
-    ran = old("purge", *words)
+def test_nothing_is_forgotten_by_mistake(words, says, three) -> None:
+    ran = three("purge", *words)
     assert ran.code == 2
     assert says in ran.err
-    assert len(left(old)) == 3
+    assert len(left(three)) == 3
 
 
 # -- export and replay ---------------------------------------------------------------------------------------------

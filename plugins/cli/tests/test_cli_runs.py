@@ -46,6 +46,10 @@ def test_an_agent_is_run_in_a_session(perdure) -> None:
     assert ran.document["session"] == "s"
 
 
+def test_a_run_tells_how_far_it_has_come_while_it_is_followed(perdure) -> None:
+    assert "1/2 asking the clerk\n" in perdure("run", "consult").err
+
+
 def test_the_same_key_is_the_same_run(perdure) -> None:
     first = perdure("run", "add", "1", "--key", "k", "--json").document
     second = perdure("run", "add", "1", "--key", "k", "--json").document

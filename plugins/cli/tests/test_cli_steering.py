@@ -82,7 +82,7 @@ def test_a_suspended_run_takes_nothing_until_it_is_resumed(driven) -> None:
     assert f"run {run} is suspended already" in driven("suspend", run).out
     assert "suspended  a look" in driven("show", run).out
     ran = driven("send", run, "arrived", '"Rome"')
-    assert "it is suspended" in ran.out
+    assert "what arrives for it waits" in ran.out
     assert f"perdure resume {run}" in ran.out
     ran = driven("wait", run, "--timeout", "0s")
     assert ran.code == 3
@@ -157,6 +157,23 @@ def test_a_wait_ends_with_its_time_or_with_a_question(driven) -> None:
     assert driven("answer", request["id"], "approved=true").code == 0
     assert driven("wait", run, "--json").document["status"] == "completed"
     assert driven("wait", "run_x").code == 2
+
+
+def test_a_parked_run_is_resumed_with_code_that_fits(perdure, bare, start, monkeypatch, desk) -> None:
+    run = perdure("run", "journey", "towns=1", "--detach", "--json").document["run"]["id"]
+    Path("empty_desk.py").write_text("from perdure import App\napp = App('desk')\n")
+    monkeypatch.syspath_prepend(str(desk))
+    ran = bare("show", run, "--follow", "--app", "empty_desk:app")
+    assert ran.code == 1
+    assert "is parked: " in ran.err
+    assert bare("runs", "--target", "desk.journey", "--json").document[0]["status"] == "parked"
+    assert "what arrives for it waits" in perdure("send", run, "arrived", '"Rome"').out
+    assert "is parked already" in perdure("suspend", run).out
+    ran = perdure("resume", run)
+    assert ran.code == 0
+    assert "no process drives it at present" in ran.out
+    start("worker")
+    assert "Rome" in perdure("wait", run).out
 
 
 # -- nobody drives ----------------------------------------------------------------------------------------------

@@ -11,13 +11,23 @@ from rich.text import Text
 from perdure.errors import InvalidInput, RequestClosed, RunCancelled, RunFailed, RunParked
 from perdure.messages import HALTED, ErrorInfo
 from perdure_cli.asking import aside, interactive, value_for
-from perdure_cli.display import MARKS, console, duration, emit_json, gist, preview, seconds_of, show_request
+from perdure_cli.display import (
+    MARKS,
+    console,
+    duration,
+    emit_json,
+    gist,
+    preview,
+    progress_text,
+    seconds_of,
+    show_request,
+)
 from perdure_cli.exits import EXIT_UNFINISHED
 from perdure_cli.family import Family, Recorded
 
 if TYPE_CHECKING:
     from perdure import Runtime
-    from perdure.messages import Entry, RequestView, RunView
+    from perdure.messages import Entry, Progress, RequestView, RunView
     from perdure_cli.invocation import Invocation
 
 _UNTOLD: Final = frozenset({"begin", "heartbeat"})
@@ -36,10 +46,16 @@ async def follow(runtime: Runtime, run: str, *, quiet: bool = False, patience: f
     err = console(stderr=True)
     family = Family(runtime, await runtime.view(run))
     asks = interactive() and not quiet
+    told: Progress | None = None
     while True:
         async for recorded in family.recorded(patience=patience):
-            if not quiet and recorded.entry.kind not in _UNTOLD:
+            if quiet:
+                continue
+            if recorded.entry.kind not in _UNTOLD:
                 err.print(line_of(recorded), overflow="ellipsis", no_wrap=err.is_terminal)
+            if (progress := family.view.progress) is not None and progress != told:
+                told = progress
+                err.print(Text(progress_text(told), style="cyan"), overflow="ellipsis", no_wrap=err.is_terminal)
         if family.view.finished or family.view.status in HALTED or not asks:
             return family
         for request in family.requests:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from perdure import App, Runtime, config
-from perdure.errors import PluginBroken, UsageError
+from perdure.errors import PluginBroken, UnknownName, UsageError
 from perdure.plugins import Plugins
 
 if TYPE_CHECKING:
@@ -103,6 +103,19 @@ def app_named(name: str) -> App:
         msg = f"--app {name!r}: expected an App, {attribute!r} is {found!r}; apps there: {', '.join(apps) or 'none'}"
         raise UsageError(msg)
     return found
+
+
+def target_named(runtime: Runtime, name: str) -> str:
+    """The qualified name of an agent or workflow; a qualified one stands for itself, for its code may be gone.
+
+    Raises ``UnknownName``, ``AmbiguousName``.
+    """
+    try:
+        return runtime.catalog.find_any(name)[0]
+    except UnknownName:
+        if "." in name:
+            return name
+        raise
 
 
 # -- the options, kept on the invocation wherever they stand ------------------------------------------------

@@ -12,7 +12,7 @@ from perdure.errors import UsageError
 from perdure.messages import TERMINAL, RunFilter, Status
 from perdure_cli.asking import aside, interactive
 from perdure_cli.display import console, emit_json
-from perdure_cli.invocation import output_options, runtime_options
+from perdure_cli.invocation import output_options, runtime_options, target_named
 from perdure_cli.times import SPAN
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def purge(invocation: Invocation, *, dry_run: bool, yes: bool, **options: Any) -
 
 async def _purge(invocation: Invocation, wanted: Wanted, *, dry_run: bool, yes: bool) -> int:
     async with invocation.open(drive=False) as runtime:
-        target = None if wanted.target is None else runtime.catalog.find_any(wanted.target)[0]
+        target = None if wanted.target is None else target_named(runtime, wanted.target)
         wanted = wanted._replace(target=target)
         if dry_run:
             count = await _count(runtime, wanted)

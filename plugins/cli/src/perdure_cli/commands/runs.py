@@ -14,7 +14,7 @@ from perdure import hookimpl
 from perdure.messages import RunFilter, Status
 from perdure_cli.arguments import pairs
 from perdure_cli.display import console, duration, emit_json, moment, progress_text, status_text, table
-from perdure_cli.invocation import output_options, runtime_options
+from perdure_cli.invocation import output_options, runtime_options, target_named
 from perdure_cli.times import MOMENT
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def runs(invocation: Invocation, **options: Any) -> None:
 async def _runs(invocation: Invocation, wanted: Wanted) -> Sequence[RunView]:
     """One more than wanted, if there are more."""
     async with invocation.open(drive=False) as runtime:
-        target = None if wanted.target is None else runtime.catalog.find_any(wanted.target)[0]
+        target = None if wanted.target is None else target_named(runtime, wanted.target)
         which = RunFilter(
             target=target,
             status=wanted.status,
