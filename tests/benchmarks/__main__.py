@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     if given.profile:
         profiles.show(given.profile)
         return
-    scale = replace(SCALES[given.scale or "normal"], peers=given.peers)
+    scale = replace(SCALES[given.scale or "normal"], peers=given.peers and given.peers.absolute())
     if given.cache:
         scale = replace(scale, cache=given.cache.absolute())
     show(_measured(given.names or list(GROUPS), scale), scale)

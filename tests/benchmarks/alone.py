@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
     from tests.benchmarks.figures import Scale
 
-    from perdure import Runtime
-    from perdure.runtime import Run
+    from perdure import Run, Runtime
 
 _LEAST_SHARE: Final = 0.6
 _LEAST_KEPT: Final = 0.9

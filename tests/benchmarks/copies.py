@@ -24,9 +24,8 @@ from perdure_store_sqlite import SqliteStore, schema
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from perdure import Runtime
+    from perdure import Run, Runtime
     from perdure.messages import Claim
-    from perdure.runtime import Run
 
 WAITING: Final = 10
 """One run in so many waits for an answer; one in a hundred sleeps; the others have completed."""
