@@ -127,13 +127,12 @@ async def see_whole(store: DurableStore, *, visible: bool) -> None:
     """Either all parts of ``whole`` or none."""
     view = await store.run("t")
     assert view is not None
+    entries, log = (await store.load("t")).entries, await store.log(AgentId("app.agent", "s1"))
+    assert (len(entries), len(log), len(view.requests)) == (2 * visible, visible, visible)
     parts = (
         view.status == "running",
         view.wake_at == at(60),
-        len(view.requests) == 1,
-        len((await store.load("t")).entries) == 2,
         (await store.load("t")).state is not None,
-        len(await store.log(AgentId("app.agent", "s1"))) == 1,
         await store.run("child") is not None,
     )
     assert parts == (visible,) * len(parts)
