@@ -11,6 +11,7 @@ from perdure.testing.agenda import Agenda
 from perdure.testing.records import Run
 from perdure.testing.store_damage import StoreDamage
 from perdure.testing.store_kit import StoreKit
+from perdure.testing.store_looks import StoreLooks
 
 
 class MemoryStores:
@@ -30,7 +31,7 @@ class MemoryStores:
         self.store.damage(run)
 
 
-class TestMemoryStore(StoreKit, StoreDamage):
+class TestMemoryStore(StoreKit, StoreLooks, StoreDamage):
     @pytest.fixture
     def stores(self, clock):
         return MemoryStores(MemoryStore(clock, lease=self.lease))

@@ -134,7 +134,7 @@ class Run:
         self.fresh = True
         self.updated = max(self.updated, delivery.at)
         if self.halted and delivery.kind in _WAKES:
-            self.status, self.error, self.delayed = "pending", None, False
+            self.status, self.error, self.delayed, self.takeovers = "pending", None, False, 0
             if delivery.kind == "resume" and self.start.due is not None and self.start.due > delivery.at:
                 self.delayed, self.wake_at = True, self.start.due
         elif self.delayed and delivery.kind in _ENDS:

@@ -65,8 +65,8 @@ class MemoryStore:
         self._ticks[worker] = max(now, self._clock.now())
         orphaned = [desk for name, desk in self._agenda.others(worker) if not self._alive(name)]
         free, own = self._agenda.desk(None), self._agenda.desk(worker)
-        found = self._work(own, free, orphaned, now)
-        claims = [self._hold(run, worker, now) for run in islice(found, limit)]
+        claims = [self._hold(run, worker, now) for run in self._news(own, now)]
+        claims += [self._hold(run, worker, now) for run in islice(self._work(free, orphaned, now), limit)]
         looks = [desk.next_due() for desk in (free, own, *orphaned)] + self._leases(worker, now)
         return claims, min((when for when in looks if when is not None), default=None)
 
@@ -175,13 +175,17 @@ class MemoryStore:
         free = run.holder is None or not self._alive(run.holder)
         return free and run.has_work(now) and self._first(run, now)
 
-    def _work(self, own: Desk, free: Desk, orphaned: Sequence[Desk], now: float) -> Iterator[Run]:
-        """What a worker is to be told of; each run must be held, or nothing more be asked for."""
+    @staticmethod
+    def _news(own: Desk, now: float) -> Iterator[Run]:
+        """What a worker is to be told of the runs that it holds; each must be handed out."""
         while (run := own.take(now)) is not None:
             if run.untold(now):
                 yield run
             elif run.told_due != run.wake_at:
                 own.arm(run)
+
+    def _work(self, free: Desk, orphaned: Sequence[Desk], now: float) -> Iterator[Run]:
+        """What a worker may take besides; each run must be held, or nothing more be asked for."""
         while (run := free.take(now)) is not None:
             # A turn that others hold up is put on the desk again when they end.
             if self._claimable(run, now):
