@@ -186,6 +186,8 @@ async def open_crew(place: Path, *, lease: float = 10.0) -> AsyncGenerator[Crew]
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
             cwd=ROOT,
+            # A shell's job that ends leaves an orphaned group, whose stopped members the system wakes.
+            start_new_session=True,
             pass_fds=[rings],
             env={name: text for name, text in os.environ.items() if not name.startswith("PERDURE_")},
         )

@@ -7,7 +7,6 @@ import sqlite3
 from collections import Counter, defaultdict
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from perdure.messages import AgentId, ChatMessage
@@ -76,6 +75,7 @@ class Findings:
         steps: How many were recorded.
         begun: How many bodies began.
         takeovers: How often another worker took over.
+        resumed: Attempts that a worker had decided on when it was stopped, and made in vain when it went on.
         winners: By step, whose attempt was recorded.
     """
 
@@ -84,6 +84,7 @@ class Findings:
     steps: int = 0
     begun: int = 0
     takeovers: int = 0
+    resumed: int = 0
     winners: dict[str, int] = field(default_factory=dict)
 
 
@@ -126,8 +127,11 @@ async def inspect(
     found.problems += await lost(runtime, works, stored)
     found.problems += doubled(works, stored)
     found.problems += unfenced(steps, drivers(lines))
-    found.problems += repeated(lines, found.winners, "attempt" if stopped else "begin")
-    found.problems += [] if stopped else posthumous(lines)
+    if stopped:
+        ordered, found.resumed = resumed(lines, found.winners)
+        found.problems += repeated(ordered, found.winners, "attempt")
+    else:
+        found.problems += repeated(lines, found.winners) + posthumous(lines)
     found.problems += premature(stored.entries, works)
     found.problems += misanswered(stored, works)
     found.problems += overtaken(lines, works)
@@ -208,19 +212,46 @@ def unfenced(steps: Iterable[Recorded], driving: Sequence[int]) -> list[str]:
 
 def repeated(lines: Iterable[Line], winners: Mapping[str, int], event: str = "begin") -> list[str]:
     """Bodies that ran although another worker's attempt had been recorded, or beside it, or without being recorded."""
-    begun: dict[str, list[int]] = defaultdict(list)
+    reign, begun = 0, defaultdict[str, list[tuple[int, int]]](list)
     for line in lines:
+        reign += line.event == "drives"
         if line.event == event:
-            begun[line.step].append(line.life)
-    problems = []
-    for step, lives in begun.items():
+            begun[line.step].append((line.life, reign))
+    problems: list[str] = []
+    for step, attempts in begun.items():
+        lives = [life for life, _ in attempts]
         if step not in winners:
             problems.append(f"step {step} began in {lives} and was never recorded")
         elif lives[-1] != winners[step]:
             problems.append(f"step {step} began in {lives}, of which {winners[step]} was recorded, not the last")
-        if any(one == other for one, other in pairwise(lives)):
+        if len(set(attempts)) < len(attempts):
             problems.append(f"step {step} began in {lives}: again, and nobody had taken over")
     return problems + [f"step {step} was recorded and never began" for step in winners.keys() - begun.keys()]
+
+
+def resumed(lines: Iterable[Line], winners: Mapping[str, int]) -> tuple[list[Line], int]:
+    """The lines, with attempts in vain put before a worker's stop that it had decided on by then; and their number.
+
+    Between the engine's look at its lease and the body of a step there is an instant, in which a process may be stopped
+    as well as anywhere. Its loop is in one place at a time, so that this can only be its first attempt when it goes on.
+    """
+    slots: list[list[Line]] = []
+    stopped: dict[int, list[Line]] = {}
+    woken: dict[int, list[Line]] = {}
+    late = 0
+    for line in lines:
+        if line.event == "stops":
+            slots.append([])
+            stopped[line.life or int(line.detail)] = slots[-1]
+        elif line.event == "wakes" and (life := int(line.detail)) in stopped:
+            woken[life] = stopped.pop(life)
+        slot = woken.pop(line.life, None) if line.event in {"attempt", "drives"} else None
+        if slot is not None and line.event == "attempt" and winners.get(line.step) != line.life:
+            slot.append(line)
+            late += 1
+        else:
+            slots.append([line])
+    return [line for slot in slots for line in slot], late
 
 
 def posthumous(lines: Iterable[Line]) -> list[str]:

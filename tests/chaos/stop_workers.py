@@ -233,6 +233,9 @@ def show(tally: Tally) -> None:
     click.echo(f"taken over from while they stood: {tally.taken}, all of them outside a transaction")
     click.echo(f"woke inside a transaction: {tally.kept} drove on, {tally.lost} were taken over from then")
     click.echo(f"attempts that another worker made again and whose outcome was discarded: {tally.discarded}")
+    click.echo(
+        f"of these, stopped between the look at the lease and the body: {found.resumed}, at most one for each stop"
+    )
     click.echo(f"starts acknowledged: {tally.starts}; refused and tried again: {tally.refused}")
     click.echo(f"runs: {found.runs}, recorded steps: {found.steps}, takeovers: {found.takeovers}")
     click.echo(f"violations: {len(tally.problems)}")

@@ -26,6 +26,25 @@ def lines(text: str) -> list[Line]:
     return [Line(event, int(life), step) for event, life, step in (word.split(":") for word in text.split())]
 
 
+STOPS, WAKES = Line("stops", 1, detail="mid-step"), Line("wakes", 0, detail="1")
+
+
+def test_the_first_attempt_after_a_stop_counts_from_before_it_and_no_other_one() -> None:
+    winners = {"a": 1, "b": 2, "c": 2}
+    one, other = lines("attempt:1:a"), lines("drives:2: attempt:2:b attempt:2:c")
+    late, too_late = lines("attempt:1:b attempt:1:c")
+    ordered, count = inspection.resumed([*one, STOPS, *other, WAKES, late, too_late], winners)
+    assert count == 1
+    assert ordered == [*one, late, STOPS, *other, WAKES, too_late]
+    assert len(inspection.repeated(ordered, winners, "attempt")) == 1
+
+
+def test_who_drives_again_after_a_stop_attempts_anew() -> None:
+    seen = [*lines("attempt:1:a"), STOPS, *lines("drives:2:"), WAKES, *lines("drives:1: attempt:1:a")]
+    assert inspection.resumed(seen, {"a": 2}) == (seen, 0)
+    assert not inspection.repeated(seen, {"a": 1}, "attempt")
+
+
 def entry(step: str, life: int) -> inspection.Recorded:
     return inspection.Recorded("run", "step", step, 0.0, 0.0, life, None)
 
