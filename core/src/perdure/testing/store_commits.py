@@ -68,6 +68,17 @@ class StoreCommits(StoreBench):
         claims, _ = await stores.open().claim("c", at(0))
         assert [claim.takeovers for claim in claims] == [1]
 
+    async def test_takeovers_are_forgotten_when_the_run_is_set_going_again(
+        self, store: DurableStore, second: DurableStore, stores: Stores
+    ) -> None:
+        await begin(store)
+        await stores.kill(store, "a")
+        claims, _ = await second.claim("b", at(0))
+        await second.commit(commit_of(claims[0], status="parked", active=False, error=ERROR), worker="b")
+        await second.accept([delivery_of("r", "again", kind="resume")])
+        claims, _ = await second.claim("b", at(0))
+        assert [(claim.start.run, claim.takeovers) for claim in claims] == [("r", 0)]
+
     async def test_a_waiting_run_outlives_its_worker_uncounted(
         self, store: DurableStore, second: DurableStore, stores: Stores
     ) -> None:

@@ -188,6 +188,17 @@ class StoreIntake(StoreBench):
         sizes = [len((await store.claim("a", at(0), limit=2))[0]) for _ in range(4)]
         assert sizes == [2, 2, 1, 0]
 
+    async def test_what_is_new_of_held_runs_is_told_besides_the_limit(self, store: DurableStore) -> None:
+        claim = await begin(store)
+        await store.accept([start_of("s")])
+        await store.accept([delivery_of("r", "d", kind="event")])
+        claims, _ = await store.claim("a", at(0), limit=0)
+        assert [(each.start.run, [item.key for item in each.inbox]) for each in claims] == [("r", ["d"])]
+        await store.commit(commit_of(claim, wake_at=at(10)), worker="a")
+        claims, _ = await store.claim("a", at(10), limit=0)
+        assert [each.start.run for each in claims] == ["r"]
+        assert await claimed(store, "a", 10) == ["s"]
+
     async def test_a_run_that_a_live_worker_holds_is_not_claimed(
         self, store: DurableStore, second: DurableStore
     ) -> None:

@@ -151,12 +151,13 @@ class Holding:
             return (), None
         self._orphan(worker)
         self._connection.execute(sql.BECOME_DUE, (now, limit))
-        untold = (row for row in self._connection.execute(sql.UNTOLD) if self._free_for(row[1], worker))
+        news = self._hold_all(self._news(worker, now), worker, now)
+        untold = (row for row in self._connection.execute(sql.UNTOLD) if row[1] not in self._held)
         claims = self._hold_all(list(islice(untold, limit)), worker, now)
         room = limit - len(claims)
-        due = (row for row in self._connection.execute(sql.DUE, (now,)) if self._waits(row[1], worker))
+        due = (row for row in self._connection.execute(sql.DUE, (now,)) if row[1] not in self._held)
         timers = list(islice(due, room + 1))
-        claims += self._hold_all(timers[:room], worker, now)
+        claims = news + claims + self._hold_all(timers[:room], worker, now)
         if len(timers) > room or self._connection.execute(sql.LATE, (now,)).fetchone():
             return claims, now
         return claims, self._connection.execute(sql.LATER, (now,)).fetchone()[0]
@@ -199,14 +200,14 @@ class Holding:
         del self._held[run]
         self._connection.execute(sql.LET_GO, (takeovers, held.id))
 
-    def _free_for(self, run: str, worker: str) -> bool:
-        held = self._held.get(run)
-        return held is None or held.worker == worker
-
-    def _waits(self, run: str, worker: str) -> bool:
-        """Whether this worker is to be told that the run's timer is due."""
-        held = self._held.get(run)
-        return held is None or (held.worker == worker and not held.told_due)
+    def _news(self, worker: str, now: float) -> list[tuple[int, str]]:
+        """The runs that the worker holds and that were delivered to, or came due."""
+        ready = self._connection.execute(sql.NEWS, (self._driver.epoch,)).fetchall()
+        news = {run: id for id, run in ready if run in self._held and self._held[run].worker == worker}
+        for run, held in self._held.items():
+            if held.worker == worker and held.due(now) and not held.told_due:
+                news[run] = held.id
+        return [(id, run) for run, id in news.items()]
 
     def _offer(self, run: str, id: int, worker: str | None, now: float) -> Claim | None:
         """Claim the run for the worker if it has something to do and nobody else has it; else mark it for others."""

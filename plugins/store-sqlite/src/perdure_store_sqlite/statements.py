@@ -36,6 +36,7 @@ _WORK: Final = (
     " OR EXISTS (SELECT 1 FROM inbox WHERE inbox.run = runs.id AND consumed = 0))"
 )
 CLAIMABLE: Final = f"SELECT id FROM runs WHERE id = ? AND live = 1 AND held IS NULL AND {_FIRST} AND {_WORK}"
+NEWS: Final = "SELECT id, run FROM runs INDEXED BY runs_held WHERE held = ? AND ready = 1 AND live = 1 ORDER BY id"
 UNTOLD: Final = f"SELECT id, run FROM runs WHERE ready = 1 AND live = 1 AND {_FIRST} ORDER BY id"
 NEXT_TURN: Final = (
     "SELECT run, id FROM runs INDEXED BY runs_queue WHERE target = ? AND session = ? AND live = 1 AND delayed = 0"
@@ -68,7 +69,7 @@ STANDS: Final = (
 LET_GO: Final = "UPDATE runs SET held = NULL, ready = 1, takeovers = takeovers + ? WHERE id = ?"
 INBOX: Final = f"SELECT {rows.DELIVERY_COLUMNS}, sum FROM inbox WHERE run = ? AND consumed = 0 ORDER BY id"
 WAKE_HALTED: Final = (
-    "UPDATE runs SET status = 'pending', error = NULL, delayed = coalesce(due > :now, 0),"
+    "UPDATE runs SET status = 'pending', error = NULL, takeovers = 0, delayed = coalesce(due > :now, 0),"
     " wake_at = CASE WHEN due > :now THEN due END WHERE id = :id"
 )
 LET_STRAY: Final = "UPDATE runs SET held = NULL, ready = 1 WHERE run = ? AND held = ?"
