@@ -11,6 +11,8 @@ from math import nan
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
+from perdure.errors import DataCorrupted
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -25,7 +27,7 @@ Column = bytes | str | None
 """Of a payload: itself, its name among the large ones, or nothing."""
 
 
-class Damage(Exception):
+class Damage(DataCorrupted):
     """What is kept is not what was written; the message says which part."""
 
 
