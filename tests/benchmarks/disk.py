@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _ROW: Final = b"x" * 100
 _ROWS: Final = 1000
 _PAGE: Final = b"x" * 4096
+_GROWN: Final = 6000  # pages; fewer than make SQLite check-point by itself
 _INSERT: Final = "INSERT INTO t VALUES (?)"
 _SET_UP: Final = (
     "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 8192; CREATE TABLE t (x BLOB)"
@@ -66,9 +67,18 @@ def _database() -> Iterator[sqlite3.Connection]:
         connection = sqlite3.connect(Path(folder) / "raw.db", isolation_level=None, check_same_thread=False)
         try:
             connection.executescript(_SET_UP)
+            _grow_log(connection)
             yield connection
         finally:
             connection.close()
+
+
+def _grow_log(connection: sqlite3.Connection) -> None:
+    """A log that grows costs the file system a write more for each commit; the limit is the rate where it does not."""
+    connection.execute("BEGIN")
+    connection.executemany(_INSERT, [(_PAGE,)] * _GROWN)
+    connection.execute("COMMIT")
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
 def _commit_many(connection: sqlite3.Connection) -> None:
