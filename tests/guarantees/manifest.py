@@ -181,7 +181,7 @@ def _marked(node: ast.AsyncFunctionDef | ast.FunctionDef) -> list[str]:
 
 def drawn() -> str:
     """The promises as the page has them."""
-    return "\n".join(_section(promise) for promise in promises().values())
+    return "".join(f"{_section(promise)}\n" for promise in promises().values())
 
 
 def _section(promise: Promise) -> str:
@@ -192,7 +192,7 @@ def _section(promise: Promise) -> str:
         f"*Not promised:* {promise.unpromised}",
     ]
     lines += [f"\n*Not built yet:* {later.what}: {later.why}." for later in promise.later]
-    return "\n".join([*lines, ""])
+    return "\n".join(lines)
 
 
 def main() -> None:
