@@ -374,6 +374,7 @@ class Claim(NamedTuple):
         seq: How many entries its journal has; a machine with as many is current.
         inbox: What was delivered and not yet consumed, oldest first.
         takeovers: How many workers died holding it since it last moved on.
+        rewound: Its journal was cut since: what it waits for is to be asked for again.
     """
 
     start: Start
@@ -381,6 +382,7 @@ class Claim(NamedTuple):
     seq: int = 0
     inbox: tuple[Delivery, ...] = ()
     takeovers: int = 0
+    rewound: bool = False
 
 
 class Loaded(NamedTuple):

@@ -99,12 +99,13 @@ class Store(Protocol):
         ...
 
     async def claim(self, worker: str, now: float, *, limit: int = 256) -> tuple[Sequence[Claim], float | None]:
-        """Take up to ``limit`` runs that have something to do; say when the next timer is due (or ``None``).
+        """Take up to ``limit`` runs that have something to do; say when to look again (or ``None``).
 
-        Takes runs that nobody holds and that are new, have unconsumed deliveries, or are due by ``now``; runs
-        whose holder is dead and that were active or have any of these; and returns again, with their new
-        inbox, runs that the worker holds and that others delivered to or that came due. The first claim
-        makes the worker known and starts its lease.
+        Takes runs that nobody holds and that are new, have unconsumed deliveries, or are due by ``now``; and runs
+        whose holder is dead and that were active or have any of these. Besides, and however low the limit is, it
+        returns again, with their new inbox, runs that the worker holds and that others delivered to or that came
+        due. To look again is worth while when the next timer is due, or when the lease of another worker runs out
+        that holds something to do. The first claim makes the worker known and starts its lease.
         """
         ...
 
@@ -221,7 +222,8 @@ class Upkeep(Protocol):
     async def purge(self, which: RunFilter, *, limit: int = 1000) -> int:
         """Forget up to ``limit`` finished runs that fit: journal, inbox, requests, and large values nobody else has.
 
-        Runs whose parent has not finished stay, and so do the conversations of sessions. Returns how many went.
+        Each run goes whole or not at all; a crash may leave some of them for the next call. Runs whose parent has not
+        finished stay, and so do the conversations of sessions. Returns how many went.
         """
         ...
 

@@ -155,7 +155,8 @@ class Run(Generic[T_co]):
     async def retry(self, *, at: int | None = None) -> None:
         """Let a finished run go on from the step that failed: everything recorded before it stays.
 
-        A called run that failed is retried with it. A run that failed in its own code, not in a step or call, is
+        A called run that failed is retried with it; what its end had called off, requests and called runs, is asked for
+        again, so let these finish their clean-up first. A run that failed in its own code, not in a step or call, is
         replayed to that place, which helps once the code is another.
 
         Args:
@@ -166,11 +167,11 @@ class Run(Generic[T_co]):
         """
         entries = await self.journal()
         failed = at if at is not None else _failed(entries)
-        await self._runtime.engine.upkeep.rewind(self.id, failed, at=self._runtime.clock.now())
         generation = (await self.view()).generation
         for entry in entries[failed:]:
             if entry.kind == "call" and entry.error is not None:
                 await self._retry_child(f"~{generation}:{entry.path}" if generation else entry.path)
+        await self._runtime.engine.upkeep.rewind(self.id, failed, at=self._runtime.clock.now())
 
     async def fork(self, *, at: int, id: str | None = None) -> Run[T_co]:
         """Begin another run whose first ``at`` journal entries are this one's; from there it goes its own way.

@@ -78,6 +78,17 @@ async def listens(ctx: Context) -> list[str]:
         await ctx.step(act, "clean")
 
 
+@workflow
+async def at_once(ctx: Context) -> list[Any]:
+    """A step that fails once its siblings wait, or have finished."""
+
+    async def fragile() -> str:
+        await ctx.call(three)
+        return await ctx.step(act, "fragile")
+
+    return list(await asyncio.gather(fragile(), ctx.ask("Well?", bool), ctx.call(listens), ctx.call(three)))
+
+
 class EngineOperators:
     """Tests of ``EngineKit``; see the module."""
 
@@ -89,7 +100,7 @@ class EngineOperators:
         done.clear()
         broken.clear()
         gates.clear()
-        app = App("desk", workflows=[three, parent, passes, listens])
+        app = App("desk", workflows=[three, parent, passes, listens, at_once])
         async with harness(app, store=store, clock=clock, kill=kill) as opened:
             yield opened
 
@@ -227,6 +238,23 @@ class EngineOperators:
         await run.retry()
         assert await desk.result(run) == ["zero", "one", "two", "three", "four"]
         assert done == ["zero", "one", "two", "two", "three", "four"]
+
+    async def test_what_the_end_of_a_run_had_closed_is_asked_for_again_when_it_is_retried(self, desk: Harness) -> None:
+        broken.add("fragile")
+        run = await desk.start(at_once)
+        assert (await run.wait(30)).status == "failed"
+        broken.clear()
+        for child in await desk.runtime.query.runs(RunFilter(parent=run.id)):
+            assert (await desk.runtime.handle(child.id).wait(30)).finished  # its clean-up, too
+        await run.retry()
+        (request,) = await desk.until_waiting(run)
+        await desk.answer(request, value=True)
+        (listener,) = await desk.runtime.query.runs(RunFilter(parent=run.id, target="desk.listens"))
+        assert (listener.generation, listener.finished) == (1, False)
+        for word in ("hello", "bye"):
+            await desk.runtime.handle(listener.id).send("said", word)
+        assert await desk.result(run) == ["fragile", True, ["hello", "bye"], ["one", "two", "three"]]
+        assert done.count("fragile") == 2
 
     async def test_a_cancelled_run_goes_on_as_if_it_had_not_been(self, desk: Harness) -> None:
         run = await desk.start(listens)

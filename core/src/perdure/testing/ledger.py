@@ -89,6 +89,7 @@ class Ledger:
         before = self.runs.get(start.run)
         if before is not None:
             if not _replaces(start, before):
+                self._reply_again(start, before, touched)
                 return Accepted(start.run, new=False)
             self.forget(before)
         run = self._new(start, before)
@@ -99,6 +100,13 @@ class Ledger:
             self.sessions.setdefault(run.session, Session()).join(run)
         self._revive(run)
         return Accepted(run.id, new=True)
+
+    def _reply_again(self, start: Start, before: Run, touched: Touched) -> None:
+        """Whoever called a run that has finished, and calls it again, is told again what became of it."""
+        parent, path = start.parent, start.path
+        same = (parent, path) == (before.start.parent, before.start.path)
+        if before.finished and parent is not None and path is not None and same:
+            self.deliver(Delivery(parent, "reply", path, start.at, before.value, before.error), touched)
 
     def _new(self, start: Start, before: Run | None) -> Run:
         order = next(self._order)
@@ -133,6 +141,7 @@ class Ledger:
 
     def record(self, run: Run, commit: Commit) -> None:
         """Write what a commit changes of its own run."""
+        run.rewound = False
         run.entries.extend(commit.entries)
         run.consume(commit.consumed)
         if commit.entries:
@@ -192,7 +201,7 @@ class Ledger:
         run.entries = run.entries[:seq]
         run.give_back(seq)
         run.status, run.value, run.error, run.unreported = "pending", None, None, False
-        run.takeovers, run.updated = 0, max(run.updated, at)
+        run.takeovers, run.updated, run.rewound = 0, max(run.updated, at), True
         if run.session is not None:
             session = self.sessions[run.session]
             session.unsay(run)

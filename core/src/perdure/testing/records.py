@@ -67,6 +67,7 @@ class Run:
     holder: str | None = None
     delayed: bool = False
     takeovers: int = 0
+    rewound: bool = False
     fresh: bool = False
     told_due: float | None = None
     entries: list[Entry] = field(default_factory=list[Entry])

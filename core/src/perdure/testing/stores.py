@@ -209,7 +209,7 @@ class MemoryStore:
         run.told_due = run.wake_at if run.due(now) else None
         if run.told_due is None:
             self._agenda.arm(run)
-        return Claim(run.start, run.epoch, len(run.entries), tuple(run.inbox.values()), run.takeovers)
+        return Claim(run.start, run.epoch, len(run.entries), tuple(run.inbox.values()), run.takeovers, run.rewound)
 
     def _woken(self, touched: Iterable[Run], worker: str | None, now: float) -> Sequence[Claim]:
         """Hold what the worker may have of what was touched; leave the rest on the desks."""

@@ -113,6 +113,7 @@ class Live:
         self.start = claim.start
         self.epoch = claim.epoch
         self.seq = claim.seq
+        self.rewound = claim.rewound
         self.execution: Execution | None = None
         self.running: dict[str, asyncio.Task[None] | None] = {}
         self.busy = False
@@ -143,6 +144,10 @@ class Live:
         """Start its code and feed it its journal. Raises ``NonDeterminism``."""
         self.execution = execution  # first, so that giving the run up unwinds the code, whatever happens now
         self._begun = execution.begin(entries)
+        if self.rewound:
+            opened = {command.path: command for command in self._begun.opened}
+            opened.update((command.path, _again(command)) for command in execution.pending.values())
+            self._begun = self._begun._replace(opened=tuple(opened.values()))
         # A claim may be older than the journal: what that holds has been consumed.
         recorded = {entry.path for entry in entries if entry.kind in _ARRIVING}
         for delivery in [item for item in self._inbox.values() if f"{item.kind}:{item.key}" in recorded]:
@@ -175,7 +180,7 @@ class Live:
 
     def forget(self) -> Claim:
         """What to start again from, after a commit that failed: the claim with everything unconsumed."""
-        return Claim(self.start, self.epoch, self.seq, tuple(self._inbox.values()))
+        return Claim(self.start, self.epoch, self.seq, tuple(self._inbox.values()), rewound=self.rewound)
 
     def hold(self, batch: Batch) -> None:
         """Keep a batch that may wait; its steps have been taken."""
@@ -362,6 +367,7 @@ class Live:
     def committed(self, batch: Batch) -> None:
         """A batch is written."""
         self.seq += len(batch.entries)
+        self.rewound = False
         for key, _ in batch.consumed:
             self._inbox.pop(key, None)
             self._consumed.add(key)
@@ -397,6 +403,13 @@ class Live:
         if self.start.parent is None or self.start.path is None:
             return ()
         return (Delivery(self.start.parent, "reply", self.start.path, now, value, error),)
+
+
+def _again(command: Command) -> Command:
+    """What is asked for once more after a rewind: the end of the run had closed requests and called off children."""
+    if command.kind != "call":
+        return command
+    return command._replace(body=command.body._replace(reuse="restart_failed"))
 
 
 def _is_repeatable(first: Activation) -> bool:

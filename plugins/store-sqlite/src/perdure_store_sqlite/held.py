@@ -42,6 +42,7 @@ class Held:
     takeovers: int
     quiet: tuple[Any, ...]
     wake_at: float | None
+    rewound: bool = False
     told_due: bool = False
 
     def due(self, now: float) -> bool:
@@ -245,16 +246,18 @@ class Holding:
             return None
         self._connection.execute("UPDATE runs SET ready = 0 WHERE id = ? AND ready = 1", (id,))
         held.told_due = held.due(now)
-        return Claim(held.start, held.epoch, held.seq, inbox, held.takeovers)
+        return Claim(held.start, held.epoch, held.seq, inbox, held.takeovers, held.rewound)
 
     def _take(self, run: str, id: int, worker: str) -> Held:
         self.flush()  # its last entries may be among what was put off, and the length is read below
         row = self._connection.execute(sql.HELD, (id,)).fetchone()
-        status, active, wake_at, epoch, takeovers, seq = row[17:]
+        status, active, wake_at, epoch, takeovers, seq, rewound = row[17:]
         start = rows.to_start(self._connection, row[:17])
         self._connection.execute(sql.HOLD, (self._driver.epoch, id))
         state = quiet(status, active, wake_at, takeovers)
-        held = self._held[run] = Held(id, start, worker, epoch + 1, seq, takeovers, state, wake_at)
+        held = self._held[run] = Held(
+            id, start, worker, epoch + 1, seq, takeovers, state, wake_at, rewound=bool(rewound)
+        )
         return held
 
     def _inbox(self, run: str, id: int) -> tuple[Delivery, ...]:

@@ -135,9 +135,18 @@ class Intake:
             if not live and (start.reuse == "restart" or (start.reuse == "restart_failed" and status != "completed")):
                 return self._restart(start, id, touched, now)
             first = start.run, id
+            if not live and start.path is not None:
+                self._reply_again(start, id, touched, now)
         if isinstance(row[3], str):
             erasing.sweep(self._connection, [row[3]])
         return Accepted(first[0], new=False), first[1]
+
+    def _reply_again(self, start: Start, id: int, touched: dict[str, int], now: float) -> None:
+        """Whoever called a run that has finished, and calls it again, is told again what became of it."""
+        row = self._one("SELECT parent, path, value, error FROM runs WHERE id = ?", id)
+        if row is not None and row[:2] == (start.parent, start.path):
+            value, error = (rows.kept(self._connection, column) for column in row[2:])
+            self.pass_on(Delivery(row[0], "reply", row[1], start.at, value, error), touched, now)
 
     def _restart(self, start: Start, id: int, touched: dict[str, int], now: float) -> tuple[Accepted, int]:
         """The finished run goes, and a new one takes its name; what an old claim of it commits is refused."""

@@ -194,7 +194,7 @@ class Ledger:
         place = (self._holding.epoch if keeps else None, not finished, takeovers, keeps, held.id)
         self._connection.execute(sql.UPDATE, (*changes, commit.unreported, commit.progress, *place))
         if keeps:
-            held.takeovers, held.wake_at, held.told_due = takeovers, wake_at, False
+            held.takeovers, held.wake_at, held.told_due, held.rewound = takeovers, wake_at, False, False
             held.quiet = quiet(commit.status, keeps, wake_at, takeovers)
             return
         self._holding.release(commit.run)

@@ -45,7 +45,7 @@ MIGRATIONS: Final[Sequence[str]] = (
         updated REAL NOT NULL, value BLOB, error BLOB, progress BLOB, unreported INTEGER NOT NULL DEFAULT 0,
         live INTEGER NOT NULL DEFAULT 1, ready INTEGER NOT NULL DEFAULT 0, delayed INTEGER NOT NULL DEFAULT 0,
         begun INTEGER NOT NULL DEFAULT 0, held INTEGER, epoch INTEGER NOT NULL DEFAULT 0,
-        takeovers INTEGER NOT NULL DEFAULT 0
+        takeovers INTEGER NOT NULL DEFAULT 0, rewound INTEGER NOT NULL DEFAULT 0
     );
     CREATE UNIQUE INDEX runs_key ON runs (target, key) WHERE key IS NOT NULL;
     CREATE INDEX runs_queue ON runs (target, session, id) WHERE session IS NOT NULL AND live = 1 AND delayed = 0;

@@ -59,7 +59,7 @@ HURRY: Final = "UPDATE runs SET delayed = 0, wake_at = NULL WHERE id = ? AND del
 HOLD: Final = "UPDATE runs SET held = ?, epoch = epoch + 1, ready = 0, begun = 1 WHERE id = ?"
 HELD: Final = (
     f"SELECT {rows.START_COLUMNS}, sum, status, active, wake_at, epoch, takeovers,"
-    " (SELECT coalesce(max(seq) + 1, 0) FROM journal WHERE journal.run = runs.id) FROM runs WHERE id = ?"
+    " (SELECT coalesce(max(seq) + 1, 0) FROM journal WHERE journal.run = runs.id), rewound FROM runs WHERE id = ?"
 )
 STANDS: Final = (
     "SELECT status, active, wake_at, epoch, takeovers,"
@@ -80,8 +80,8 @@ SET_ASIDE: Final = (
 )
 UPDATE: Final = (
     "UPDATE runs SET status = ?, active = ?, wake_at = ?, updated = max(at, ?), value = ?, error = ?, unreported = ?,"
-    " progress = coalesce(?, progress), held = ?, live = ?, takeovers = ?, ready = CASE WHEN ? THEN ready ELSE 0 END"
-    " WHERE id = ?"
+    " progress = coalesce(?, progress), held = ?, live = ?, takeovers = ?, ready = CASE WHEN ? THEN ready ELSE 0 END,"
+    " rewound = 0 WHERE id = ?"
 )
 BEGIN_ANEW: Final = "UPDATE runs SET input = ?, version = ?, generation = ?, sum = ? WHERE id = ?"
 SESSION: Final = (
@@ -108,7 +108,7 @@ OUTCOME: Final = (
 )
 REWIND: Final = (
     "UPDATE runs SET status = 'pending', live = 1, ready = 1, value = NULL, error = NULL, unreported = 0,"
-    " takeovers = 0, updated = max(at, ?), epoch = epoch + 1 WHERE id = ?"
+    " takeovers = 0, updated = max(at, ?), epoch = epoch + 1, rewound = 1 WHERE id = ?"
 )
 _SESSION: Final = "target = :target AND session = :session"
 LATER_TURNS: Final = (
