@@ -90,6 +90,7 @@ class Store(Protocol):
         A repeated start (same target and key) or delivery (same run and key) changes nothing and is
         accepted with ``new=False``. A delivery to a terminal run changes nothing and is accepted with
         ``new=False``. An ``answer`` marks its request answered in the same instant.
+        A run that calls again, from the same place, one that has finished is sent its reply again.
 
         Raises:
             UnknownName: A delivery to a run, or an answer to a request, that does not exist.
