@@ -301,8 +301,11 @@ class Execution:
         """What the code waits for, by path."""
         return self.machine.pending
 
-    def begin(self, entries: Iterable[Entry] = ()) -> Activation:
+    def begin(self, entries: Iterable[Entry] = (), *, now: float | None = None) -> Activation:
         """Start the code and feed it its journal. The activation's ``opened`` are all the steps to be attempted.
+
+        The code begins at the time that its first line, of kind ``begin``, gives as ``started``; without such a line
+        at ``now``, by default when it was asked for (UTC seconds).
 
         Calls and requests that it waits for were sent with the commits that the journal stems from, unless
         the journal is empty: then they are among ``opened``, too.
@@ -313,6 +316,9 @@ class Execution:
         entries = tuple(entries)
         self._inside.patched = {entry.name for entry in entries if entry.kind == "patch"}
         self.machine.replaying = bool(entries)
+        began = entries[0].started if entries and entries[0].kind == "begin" else now
+        if began is not None:
+            self.machine.loop.now = began
         activation = self._noted(self.machine.begin())
         if not entries:
             return activation

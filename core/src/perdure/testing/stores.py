@@ -160,12 +160,17 @@ class MemoryStore:
         return worker not in self._killed and ticked is not None and self._clock.now() - ticked < self._lease
 
     def _leases(self, worker: str, now: float) -> list[float]:
-        """When the leases of others run out who hold something that would have to go on: nobody tells of that."""
-        return [
-            self._ticks[name] + self._lease
-            for name, desk in self._agenda.others(worker)
-            if self._alive(name) and any(run.has_work(now) for run in desk.held.values())
-        ]
+        """When what others hold would have to go on, and their leases have run out: nobody tells of that."""
+        looks: list[float] = []
+        for name, desk in self._agenda.others(worker):
+            if self._alive(name):
+                ends = self._ticks[name] + self._lease
+                looks += [
+                    max(ends, now if run.wake_at is None or run.has_work(now) else run.wake_at)
+                    for run in desk.held.values()
+                    if run.has_work(now) or run.wake_at is not None
+                ]
+        return looks
 
     def _first(self, run: Run, now: float) -> bool:
         """Whether it is this turn's turn."""

@@ -302,7 +302,7 @@ class EmbeddedEngine:
             live.seq = len(loaded.entries)
             if loaded.entries:
                 self._reports.reloaded(start, loaded.entries)
-            live.begin(Execution(self._parts.programs, start, loaded), loaded.entries)
+            live.begin(Execution(self._parts.programs, start, loaded), loaded.entries, self._parts.clock.now())
         except (NonDeterminism, UnknownName, PluginError) as error:
             await self._park(live, ErrorInfo.of(error))
             return

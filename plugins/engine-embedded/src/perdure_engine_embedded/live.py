@@ -125,6 +125,7 @@ class Live:
         self._inbox: dict[str, Delivery] = {}
         self._consumed: set[str] = set()
         self._begun: Activation | None = None
+        self._began_at = claim.start.at
 
     @property
     def run(self) -> str:
@@ -140,10 +141,13 @@ class Live:
         """Whether its machine is where a journal of that length is, in that life of the run."""
         return (self.seq, self.start.generation) == (seq, generation)
 
-    def begin(self, execution: Execution, entries: Sequence[Entry]) -> None:
+    def begin(self, execution: Execution, entries: Sequence[Entry], now: float) -> None:
         """Start its code and feed it its journal. Raises ``NonDeterminism``."""
         self.execution = execution  # first, so that giving the run up unwinds the code, whatever happens now
-        self._begun = execution.begin(entries)
+        # What was to begin later, or begins anew, does not count its timers from when it was asked for first.
+        later = not entries and (self.start.generation > 0 or self.start.due is not None)
+        self._began_at = max(self.start.at, now) if later else self.start.at
+        self._begun = execution.begin(entries, now=self._began_at)
         if self.rewound:
             opened = {command.path: command for command in self._begun.opened}
             opened.update((command.path, _again(command)) for command in execution.pending.values())
@@ -200,9 +204,10 @@ class Live:
         before = batch.weight
         if self._begun is not None:
             self._tell(batch, execution)
-            if self.seq == 0 and (batch.progress is not None or not _is_repeatable(self._begun)):
+            told = batch.progress is not None or self._began_at != self.start.at
+            if self.seq == 0 and (told or not _is_repeatable(self._begun)):
                 batch.firm = True
-                batch.entries.append(Entry("begin", "begin", now, started=self.start.at))
+                batch.entries.append(Entry("begin", "begin", now, started=self._began_at))
             batch.add(self._begun, now)
             self._begun = None
         while self._arrived and execution.outcome is None and batch.outcome is None:

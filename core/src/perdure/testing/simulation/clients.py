@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from perdure.errors import RequestClosed, RetryableError, RunActive, StoreUnavailable, UpdateRejected
+from perdure.errors import CallFailed, RequestClosed, RetryableError, RunActive, StoreUnavailable, UpdateRejected
 from perdure.messages import Delivery, Inquiry, Start
 from perdure.testing.simulation import jobs
 
@@ -123,8 +123,7 @@ class Clients:
     async def _suspend(self, run: str, _: str, __: Job) -> None:
         """Set it aside, and let it go on later, whether or not it has come to that before."""
         await self._some_time()
-        if not (await self._deliver(run, "suspend", "suspend", b'"an operator looks at it"')).new:
-            return
+        await self._deliver(run, "suspend", "suspend", b'"an operator looks at it"')
         while not self._oracle.runs[run].finished:
             await self._some_time()
             if (await self._deliver(run, "resume", self._word("resume"), None)).new:
@@ -141,7 +140,7 @@ class Clients:
                 self._oracle.blame("P7", f"{run} was begun anew as {again.run}")
 
     async def _rewind(self, run: str, _: str, job: Job) -> None:
-        if job.target in jobs.STEADY:
+        if job.target in jobs.ALONE:
             await self._ended(run)
             seq = self._random.randint(0, len(self._oracle.runs[run].journal))
             try:
@@ -150,12 +149,12 @@ class Clients:
                 self._place.note("operator", f"{run} was rewound already")  # by a call that nobody heard of
 
     async def _fork(self, run: str, key: str, job: Job) -> None:
-        if job.target in jobs.STEADY:
+        if job.target in jobs.ALONE:
             await self._some_time()
             start = self._oracle.runs[run].start
             if not start.generation:
                 seq = self._random.randint(0, len(self._oracle.runs[run].journal))
-                fork = start._replace(run=f"{run} fork", at=self._place.wall.now(), key=None, due=None)
+                fork = start._replace(run=f"{run} fork", key=None, due=None)
                 self.acknowledged[f"{key} fork"] = fork.run
                 await self._insist(lambda engine: engine.upkeep.fork(run, seq, fork))
 
@@ -192,7 +191,9 @@ class Clients:
                 seen = await self._inquire(Inquiry(run, "query", "current", b"{}"))
                 if int(seen) < 2 * i + 2:
                     self._oracle.blame("P1", f"{run} says that it has {seen!r}, after {i + 1} updates")
-            except RunActive:
+            except (RunActive, CallFailed):
+                if not self._oracle.runs[run].finished:
+                    raise
                 self._place.note("client", f"{run} has ended before update {i}")
                 return
 

@@ -38,6 +38,9 @@ STEADY: Final = frozenset(
 )
 """What needs nobody, and may be begun anew when it has finished."""
 
+ALONE: Final = STEADY - {"world.family", "world.rescue", "world.laps"}
+"""And calls nobody."""
+
 FRAGILE: Final = frozenset({"world.penpal"})
 """What others would wait for in vain, if it did not come to its end."""
 
@@ -65,6 +68,7 @@ def draw(random: random.Random, ordinal: int) -> Job:
         (w.letters, n, seconds),
         (w.serial, n, []),
         (w.laps, n, 0),
+        (w.rounds, n, seconds / 4, 0.0, 0),
         (w.penpal, n),
         (w.leaves, seconds, on_close, other / 4),
         (w.count, 2 * n),
@@ -81,12 +85,19 @@ def draw(random: random.Random, ordinal: int) -> Job:
     return Job(target, "workflow", callee.encode_input(tuple(args), {}), company=company)
 
 
-def complaint(record: Record) -> str:
-    """What is wrong with a finished run, or nothing. Cut short it may be only if somebody asked for it."""
+def complaint(record: Record, *, put_back: bool) -> str:
+    """What is wrong with a finished run, or nothing. Cut short it may be only if somebody asked for it.
+
+    Args:
+        record: The run.
+        put_back: Whether the clock was put back meanwhile: then no life of a run knows what the clock showed the last.
+    """
     if record.status == "cancelled":
         return "" if record.cancelled else "it was cancelled, and nobody asked for it"
     if record.status == "terminated":
         return "" if record.terminated else "it was terminated, and nobody asked for it"
+    if put_back and record.start.target == "world.rounds":
+        return ""
     check = _CHECKS[record.start.target]
     value = from_json(record.value) if record.value is not None else None
     return check(record, from_json(record.origin.input), value)
@@ -161,6 +172,7 @@ _CHECKS: Final[dict[str, Callable[[Record, Any, Any], str]]] = {
     "world.letters": _completed(_in_order),
     "world.serial": _completed(lambda record, given, value: value == record.letters[: given["n"]]),
     "world.laps": _completed(_laps),
+    "world.rounds": _completed(lambda _, __, value: value == 0),
     "world.penpal": _completed(lambda _, __, value: value.startswith("run_")),
     "world.leaves": _completed(lambda _, __, value: value.startswith("run_")),
     "world.count": _completed(lambda _, given, value: value == given["goal"]),

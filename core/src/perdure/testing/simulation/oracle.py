@@ -7,6 +7,7 @@ promise's id.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from pydantic_core import from_json
@@ -82,6 +83,7 @@ class Record:
         questions: Its requests, by id.
         letters: The payloads of the events that it was sent, in the order of acceptance.
         children: What it has started.
+        begun: When it was first claimed, in the order of all first claims; 0 if it never was.
     """
 
     start: Start
@@ -98,6 +100,7 @@ class Record:
     questions: dict[str, Question] = field(default_factory=dict[str, Question])
     letters: list[Any] = field(default_factory=list[Any])
     children: list[str] = field(default_factory=list[str])
+    begun: int = 0
 
     @property
     def failure(self) -> ErrorInfo | None:
@@ -112,6 +115,9 @@ class Record:
 
 class Beholder(Protocol):
     """Who the oracle tells of what it sees."""
+
+    put_back: float
+    """By how many seconds the clock was put back, all in all."""
 
     def has_seen(self, worker: str, when: float) -> bool:
         """Whether a worker has read that time from its clock."""
@@ -151,6 +157,7 @@ class Oracle:
         self.open = 0
         self.violations: list[Violation] = []
         self._beholder = beholder
+        self._order = count(1)
         self._keys: dict[tuple[str, str], str] = {}
         self._sessions: dict[AgentId, list[str]] = {}
         self._held: dict[tuple[str, str], int] = {}
@@ -189,6 +196,7 @@ class Oracle:
             self._in_turn(record, f"was claimed by {worker}")
             self._in_time(record, worker)
             record.holder, record.epoch = worker, claim.epoch
+            record.begun = record.begun or next(self._order)
             self._held[worker, run] = claim.epoch
 
     def committed(self, worker: str, commit: Commit) -> None:
@@ -262,6 +270,7 @@ class Oracle:
         before = self.runs.get(start.run)
         record = self.runs[start.run] = Record(start, start)
         if before is not None:
+            self._keys.pop((start.target, before.origin.key or ""), None)  # what was there before never was
             record.start = start._replace(generation=before.start.generation + 1)
             record.epoch, record.holder = before.epoch, before.holder
         self.open += 1
@@ -287,14 +296,15 @@ class Oracle:
             record.status, record.error = "pending", None
 
     def _in_turn(self, record: Record, what: str) -> None:
-        """A turn moves only when those before it have ended."""
+        """A turn moves only when those before it have ended, but for those that are to begin later."""
         start = record.start
         if start.session is None:
             return
         for other in self._sessions[AgentId(start.target, start.session)]:
             if other == start.run:
                 return
-            if not self.runs[other].finished:
+            before = self.runs[other]
+            if not before.finished and (before.begun or before.start.due is None):
                 self.blame("P4", f"{start.run} {what} before {other}, of the same session, has ended")
                 return
 
@@ -361,7 +371,7 @@ class Oracle:
             self._judge_view(record, view)
             if list(await store.journal(run)) != record.journal:
                 self.blame("P1", f"the journal of {run} is not what was committed")
-            wrong = complaint(record)
+            wrong = complaint(record, put_back=self._beholder.put_back > 0)
             if wrong:
                 self.blame("P1", f"{run} ({record.start.target}): {wrong}")
             self._replay(record, programs)
@@ -382,13 +392,13 @@ class Oracle:
     def _judge_session(self, session: AgentId, turns: list[str], log: Sequence[bytes]) -> None:
         said = [ChatMessage.model_validate_json(line).text for line in log]
         expected: list[str] = []
-        for run in turns:
-            record = self.runs[run]
+        for record in sorted((self.runs[run] for run in turns), key=lambda each: each.begun):
             if record.status == "completed":
                 reply = from_json(record.value or b"null")
                 expected += [from_json(record.start.input), reply]
-                if reply.partition(":")[0] != str(len(expected) // 2):
-                    self.blame("P4", f"{run} counts itself as {reply!r}, and is turn {len(expected) // 2} of {session}")
+                place = len(expected) // 2
+                if reply.partition(":")[0] != str(place):
+                    self.blame("P4", f"{record.start.run} counts itself as {reply!r}, and is turn {place} of {session}")
         if said != expected:
             self.blame("P5", f"the log of {session} is {said}, and its turns said {expected}")
 

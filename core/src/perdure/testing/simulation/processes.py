@@ -174,6 +174,7 @@ class Wire:
         """An effect."""
 
         async def apply() -> Sequence[Claim]:
+            self._process.deaf_until = 0.0  # whoever writes is heard
             try:
                 claims = await self._world.store.commit(commit, worker=worker)
             except (LeaseLost, CommitConflict) as error:

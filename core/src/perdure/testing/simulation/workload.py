@@ -275,6 +275,18 @@ async def laps(ctx: Context, n: int, total: int) -> int:
 
 
 @workflow
+async def rounds(ctx: Context, n: int, seconds: float, since: float, short: int) -> int:
+    """Sleeps once in each of several lives; how often it did not sleep long enough since the last one."""
+    since = since or ctx.now().timestamp()
+    await ctx.sleep(seconds)
+    now = ctx.now().timestamp()
+    short += now - since < seconds - _GRAIN
+    if n > 0:
+        ctx.continue_as_new(n - 1, seconds, now, short)
+    return short
+
+
+@workflow
 async def penpal(ctx: Context, n: int) -> str:
     """Sends another run on its way, and events after it."""
     friend = await ctx.send(letters, n, 60.0)
@@ -371,7 +383,7 @@ class _SimulatedApp(App):
 
 _WORKFLOWS: Final = (
     sums, fan, hurried, family, relay, nap, naps, asks, stubborn, tidy, race, fails, rescue, talk,
-    errands, climb, trip, letters, serial, laps, penpal, leaves, count,
+    errands, climb, trip, letters, serial, laps, rounds, penpal, leaves, count,
 )  # fmt: skip
 
 

@@ -70,7 +70,7 @@ class World:
         self._started: asyncio.Event = asyncio.Event()
         self._calm = False
         self._no_store_until = 0.0
-        self._put_back = 0.0
+        self.put_back = 0.0
         self._clients = Clients(self)
         self._busy = 0
         self._closing = False
@@ -285,7 +285,7 @@ class World:
         self.note("chaos", "ends")
         self._calm = True
         self._no_store_until = 0.0
-        self.loop.call_later(_PATIENCE + self._put_back, self._give_up)
+        self.loop.call_later(_PATIENCE + self.put_back, self._give_up)
         self.all_ended()
 
     def _do_kill(self) -> None:
@@ -308,7 +308,7 @@ class World:
 
     def _do_jump(self) -> None:
         seconds = self.random.uniform(-self.plan.jump, self.plan.jump)
-        self._put_back += max(0.0, -seconds)
+        self.put_back += max(0.0, -seconds)
         self.note("clock", f"jumps by {seconds:.3f}")
         self.wall.jump(seconds)
 
