@@ -10,6 +10,7 @@ import asyncio
 import logging
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import blake2b
 from heapq import heappop, heappush
 from itertools import count
@@ -26,7 +27,7 @@ from perdure.errors import CallFailed, NotDurable, SessionBusy, StepFailed
 from perdure.messages import AgentId, ChatMessage, Delivery, ErrorInfo, Loaded, Progress, Request, Start
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
 
     from perdure.context import Asked, Callee
     from perdure.messages import Entry
@@ -259,6 +260,7 @@ def _print_of(data: bytes) -> str:
     return blake2b(data, digest_size=8).hexdigest()
 
 
+@lru_cache(maxsize=1024)
 def _schema_of(annotation: Any) -> dict[str, Any]:
     adapter: TypeAdapter[Any] = encoding.adapter(annotation)
     return adapter.json_schema()
@@ -286,7 +288,7 @@ class Execution:
         )
         self.machine: Machine = Machine(self._main, now=start.at, arrive=self._arrive, debug=debug)
         context = DurableContext(self.machine, start, programs, self._inside)
-        self._coroutine = lambda: program(context, start.input)
+        self._coroutine: Callable[[], Coroutine[Any, Any, bytes]] | None = lambda: program(context, start.input)
         self._timers: list[tuple[float, int, str]] = []
         self._ordinals = count()
         self._kept: tuple[tuple[bytes, ...], bytes | None] = (), None
@@ -387,9 +389,12 @@ class Execution:
     def close(self) -> None:
         """Give it up; see ``Machine.evict``."""
         self.machine.evict()
+        self._coroutine = None
 
     async def _main(self) -> bytes:
         try:
+            if self._coroutine is None:  # pragma: no cover - a closed execution does not begin
+                raise AssertionError
             value = await self._coroutine()
         except Again as again:
             if self.start.kind == "turn":

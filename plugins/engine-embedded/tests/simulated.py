@@ -114,6 +114,13 @@ class Lossy(MemoryStore):
         return await super().accept(items, worker=worker)
 
 
+class Repetitive(MemoryStore):
+    """Writes twice what a turn says."""
+
+    async def commit(self, commit: Commit, *, worker):
+        return await super().commit(commit._replace(log=commit.log * 2), worker=worker)
+
+
 # -- engines
 
 
@@ -155,6 +162,16 @@ def fires_early(parts: EngineParts, dice: random.Random) -> EmbeddedEngine:
     return embedded(replace(parts, clock=_Fast(parts.clock)), dice)
 
 
+def changes_keys(parts: EngineParts, dice: random.Random) -> EmbeddedEngine:
+    """Gives each attempt a key of its own."""
+    (witness,) = parts.step_middleware
+
+    async def renamed(step, proceed):
+        return await witness(step._replace(key=f"{step.key} {step.attempt}"), proceed)
+
+    return embedded(replace(parts, step_middleware=(renamed,)), dice)
+
+
 class _Heedless(EmbeddedEngine):
     async def submit(self, start: Start):
         self.failed = asyncio.get_running_loop().create_task(_fails(), name="heedless")
@@ -181,6 +198,8 @@ BROKEN: dict[str, tuple[Maker, Callable[[Clock], DurableStore], set[str]]] = {
     "never says when a timer is due": (embedded, Timeless, {"P10"}),
     "thanks for a second answer": (embedded, Gullible, {"P13"}),
     "loses answers": (embedded, Lossy, {"P10"}),
+    "writes twice what a turn says": (embedded, Repetitive, {"P5"}),
+    "gives each attempt a key of its own": (changes_keys, MemoryStore, {"P3"}),
     "runs a recorded step again": (forgets_the_last_step, MemoryStore, {"P2"}),
     "fires timers early": (fires_early, MemoryStore, {"P8"}),
     "leaves a failure unheard": (leaves_a_failure_unheard, MemoryStore, {"-"}),

@@ -80,7 +80,7 @@ class MachineLoop(asyncio.AbstractEventLoop):
         self.root: Branch = Branch()
         self.tasks: dict[int, MachineTask] = {}
         self.refusing: bool = False
-        self._timers = timers
+        self._timers: TimerPort | None = timers
         self._debug = debug
         # No deque, and no WeakSet before it is needed: they would be the largest parts of a parked machine.
         self._ready: list[events.Handle] = []
@@ -141,6 +141,10 @@ class MachineLoop(asyncio.AbstractEventLoop):
             self.tasks.clear()
             self._ready.clear()
             _leave(host)
+
+    def forget(self) -> None:
+        """Let go of the machine, which is given up."""
+        self._timers = None
 
     def _enter(self) -> _Host:
         """Become the running loop, as a guest; ``_leave`` gives that back."""
@@ -211,12 +215,13 @@ class MachineLoop(asyncio.AbstractEventLoop):
             self._refused += 1
         elif when <= self.now:
             self._ready.append(timer)
-        elif when < _NEVER:
+        elif when < _NEVER and self._timers is not None:
             self._timers.set_timer(timer)
         return timer
 
     def _timer_handle_cancelled(self, handle: DurableTimer) -> None:
-        self._timers.drop_timer(handle)
+        if self._timers is not None:
+            self._timers.drop_timer(handle)
 
     def create_future(self) -> MachineFuture:
         future = MachineFuture(loop=self)

@@ -19,7 +19,7 @@ class EngineSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    cache: int = Field(default=1024, ge=0)
+    cache: int = Field(default=256, ge=0)
     active: int = Field(default=2048, ge=1)
     takeovers: int = Field(default=5, ge=1)
     tick: float = Field(default=1.0, gt=0)
