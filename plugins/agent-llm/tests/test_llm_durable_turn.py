@@ -84,7 +84,7 @@ async def attempted(command: Command, at: float) -> Entry:
     """What a driver does with a step."""
     call = command.body
     try:
-        value, error = call.encode(await call.attempt(Attempt(command.path))), None
+        value, error = call.encode(await call.attempt(Attempt(command.path)))[0], None
     except LookupError as failure:
         value, error = None, ErrorInfo.of(failure).model_dump_json().encode()
     return Entry("step", command.path, at, command.name, command.fingerprint, value, error, role=call.role)

@@ -48,7 +48,7 @@ def test_what_has_finished_is_forgotten(words, count, leaves, three) -> None:
 
 def test_what_another_process_has_driven_is_forgotten_while_it_goes_on(driven) -> None:
     run = driven("run", "insist", "--detach", "--json").document["run"]["id"]
-    assert driven("wait", run).code == 0
+    assert driven("wait", run, "--timeout", "60s").code == 0
     assert driven("purge", "--older-than", "0s", "--target", "desk.insist", "--yes", "--json").document == {"purged": 1}
     assert driven("show", run).code == 2
     assert driven("run", "add", "1", "--detach", "--json").document["driven"] is True

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+BOUNDED = ("--timeout", "60s")
+
 
 def begun(perdure, *words: str) -> str:
     document = perdure("run", *words, "--detach", "--json").document
@@ -26,7 +28,7 @@ def test_events_reach_a_run_that_another_process_drives(driven) -> None:
     assert sent == {"run": run, "status": "waiting", "asked": True, "driven": True}
     assert driven("send", run, "arrived", '"Rome"', "--key", "first").code == 0
     assert driven("send", run, "arrived", '"Oslo"').code == 0
-    ran = driven("wait", run)
+    ran = driven("wait", run, *BOUNDED)
     assert ran.code == 0
     assert [line.strip(' ",') for line in ran.out.splitlines()] == ["[", "Rome", "Oslo", "]"]
     assert ran.err == ""
@@ -89,7 +91,7 @@ def test_a_suspended_run_takes_nothing_until_it_is_resumed(driven) -> None:
     assert f"perdure resume {run}" in ran.out
     assert driven("show", run, "--follow").code == 3
     assert driven("resume", run, "--json").document["driven"] is True
-    assert "Rome" in driven("wait", run).out
+    assert "Rome" in driven("wait", run, *BOUNDED).out
     assert driven("resume", run).code == 2
 
 
@@ -99,20 +101,20 @@ def test_a_run_that_another_process_drives_is_ended(command, status, driven) -> 
     ended = driven(command, run, "--reason", "enough", "--json").document
     assert ended == {"run": run, "status": status, "asked": True, "driven": True}
     assert driven(command, run, "--json").document["asked"] is False
-    ran = driven("wait", run)
+    ran = driven("wait", run, *BOUNDED)
     assert ran.code == 1
     assert ran.err == f"perdure: run '{run}' was {status}: enough\n"
 
 
 def test_a_failed_run_is_retried_from_the_step_that_failed(driven, desk) -> None:
     run = begun(driven, "mend", f"path={desk / 'nail'}")
-    assert driven("wait", run).code == 1
+    assert driven("wait", run, *BOUNDED).code == 1
     assert driven("retry", run, "--at", "9", "--json").code == 0
-    assert driven("wait", run).code == 1
+    assert driven("wait", run, *BOUNDED).code == 1
     Path("nail").write_text("Nail")
     ran = driven("retry", run, "--json")
     assert ran.document["driven"] is True
-    assert driven("wait", run).out == "Hammer and Nail\n"
+    assert driven("wait", run, *BOUNDED).out == "Hammer and Nail\n"
     journal = driven("show", run, "--json").document["journal"]
     assert [(entry["number"], entry["name"], entry["error"]) for entry in journal] == [
         (1, "noted", None),
@@ -133,13 +135,13 @@ def test_what_has_not_finished_is_not_retried(driven) -> None:
 def test_a_run_is_forked_from_any_line_of_its_journal(driven, desk) -> None:
     Path("nail").write_text("Nail")
     run = begun(driven, "mend", f"path={desk / 'nail'}", "--tag", "kept=yes")
-    assert driven("wait", run).out == "Hammer and Nail\n"
+    assert driven("wait", run, *BOUNDED).out == "Hammer and Nail\n"
     Path("nail").write_text("Screw")
     forked = driven("fork", run, "--at", "1", "--id", f"{run}-again", "--json").document
     assert forked["run"]["id"] == f"{run}-again"
     assert forked["run"]["tags"] == {"kept": "yes"}
-    assert driven("wait", f"{run}-again").out == "Hammer and Screw\n"
-    assert driven("wait", run).out == "Hammer and Nail\n"
+    assert driven("wait", f"{run}-again", *BOUNDED).out == "Hammer and Screw\n"
+    assert driven("wait", run, *BOUNDED).out == "Hammer and Nail\n"
     ran = driven("fork", run, "--at", "1", "--id", f"{run}-again")
     assert ran.code == 2
     assert "is there already" in ran.err
@@ -151,12 +153,12 @@ def test_a_wait_ends_with_its_time_or_with_a_question(driven) -> None:
     ran = driven("wait", run, "--timeout", "0s")
     assert ran.code == 3
     assert f"run {run} is waiting" in ran.out
-    ran = driven("wait", run, "--until-waiting", "--json")
+    ran = driven("wait", run, *BOUNDED, "--until-waiting", "--json")
     assert ran.code == 3
     (request,) = ran.document["requests"]
     assert driven("answer", request["id"], "approved=true").code == 0
-    assert driven("wait", run, "--json").document["status"] == "completed"
-    assert driven("wait", "run_x").code == 2
+    assert driven("wait", run, *BOUNDED, "--json").document["status"] == "completed"
+    assert driven("wait", "run_x", *BOUNDED).code == 2
 
 
 def test_a_parked_run_is_resumed_with_code_that_fits(perdure, bare, start, monkeypatch, desk) -> None:
@@ -172,8 +174,8 @@ def test_a_parked_run_is_resumed_with_code_that_fits(perdure, bare, start, monke
     ran = perdure("resume", run)
     assert ran.code == 0
     assert "no process drives it at present" in ran.out
-    start("worker")
-    assert "Rome" in perdure("wait", run).out
+    assert start("worker", "--json").line()["state"] == "ready"
+    assert "Rome" in perdure("wait", run, *BOUNDED).out
 
 
 # -- nobody drives ----------------------------------------------------------------------------------------------
@@ -199,7 +201,7 @@ def test_an_update_that_nobody_takes_up_stands_when_its_time_is_over(perdure, st
     assert ran.code == 3
     assert "no process drives it" in ran.err
     assert "'k'" in ran.err
-    start("worker")
+    assert start("worker", "--json").line()["state"] == "ready"
     assert perdure("update", run, "visit", "town=Rome", "--key", "k").out == "1\n"
 
 

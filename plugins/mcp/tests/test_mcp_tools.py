@@ -6,7 +6,7 @@ import pytest
 from mcp.shared.exceptions import MCPError
 
 MODES = ("legacy", "auto", "2026-07-28")
-STATUSES = {"pending", "running", "waiting", "completed", "failed", "cancelled", "parked"}
+STATUSES = {"pending", "running", "waiting", "completed", "failed", "cancelled", "terminated", "parked", "suspended"}
 
 
 @pytest.mark.parametrize("mode", MODES)
