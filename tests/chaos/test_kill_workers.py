@@ -141,10 +141,21 @@ def test_a_line_that_is_not_whole_yet_is_left_for_the_next_time(tmp_path: Path) 
     witness.note("begin", "run:a", sync=True)
     witness.close()
     with file.open("a") as torn:
-        torn.write("end\t7\trun")
+        torn.write("\nend\t7\trun")
     reader = Reader(file)
     assert reader.news() == lines_of(file) == [Line("begin", 7, "run:a")]
     with file.open("a") as rest:
-        rest.write(":a\t\n")
+        rest.write(":a\t\t.\n")
     assert reader.news() == [Line("end", 7, "run:a")]
     reader.close()
+
+
+def test_a_line_that_was_never_finished_is_left_out_and_harms_no_other(tmp_path: Path) -> None:
+    file = tmp_path / "witness"
+    for life in (1, 2):
+        with file.open("a") as torn:
+            torn.write("\nend\t7\trun")
+        witness = Witness(file, life)
+        witness.note("begin", "run:a")
+        witness.close()
+    assert lines_of(file) == [Line("begin", 1, "run:a"), Line("begin", 2, "run:a")]

@@ -27,6 +27,9 @@ Event = Literal[
 ]
 
 
+_END = "."
+
+
 class Line(NamedTuple):
     """One line of the file.
 
@@ -58,8 +61,9 @@ class Witness:
 
     def note(self, event: Event, step: str = "", detail: str = "", *, sync: bool = False) -> None:
         """Write one line; ``sync`` returns when it is on the disk."""
-        # One write of one line in append mode: lines of several threads and processes do not mix.
-        os.write(self._handle, f"{event}\t{self._life}\t{step}\t{detail}\n".encode())
+        # One write of one line in append mode: lines of several threads and processes do not mix. But a kill may strike
+        # in the middle of a write, where that goes from one page to the next: hence the break before, and the end.
+        os.write(self._handle, f"\n{event}\t{self._life}\t{step}\t{detail}\t{_END}\n".encode())
         if sync:
             os.fsync(self._handle)
         if self._bell is not None:
@@ -79,12 +83,12 @@ class Reader:
         self._rest = b""
 
     def news(self) -> list[Line]:
-        """The new lines; one that is not whole yet is left for the next time."""
+        """The new lines; one that is not whole yet is left for the next time, one that never will be is left out."""
         chunks = [self._rest]
         while chunk := os.read(self._handle, 1 << 20):
             chunks.append(chunk)
         *whole, self._rest = b"".join(chunks).split(b"\n")
-        return [_line(text) for text in whole]
+        return [_line(text) for text in whole if text.endswith(f"\t{_END}".encode())]
 
     def close(self) -> None:
         """Let go of the file."""
@@ -92,7 +96,7 @@ class Reader:
 
 
 def _line(text: bytes) -> Line:
-    event, life, step, detail = text.decode().split("\t")
+    event, life, step, detail, _ = text.decode().split("\t")
     return Line(sys.intern(event), int(life), sys.intern(step), sys.intern(detail))  # there are millions of lines
 
 
