@@ -176,17 +176,20 @@ class EmbeddedEngine:
 
     async def _drive(self) -> None:
         """Claim what others left, what is due and what was delivered from elsewhere; then rest."""
-        seen = -1
+        seen, refused = -1, False
         while self._driving:
             self._poke.clear()
             limit = max(0, min(_BATCH, self._room))  # with none, it still tells what is new of those that move
             try:
                 claims, wake = await self._store.claim(self._worker, self._parts.clock.now(), limit=limit)
             except StoreUnavailable as error:
+                refused = True
                 await self._patience.wait(error)
                 continue
             self._next_wake = wake if limit else self._own_wake()
-            self._patience.over()
+            if refused:  # else it says nothing: a claim that finds nothing writes nothing, and a full disk allows it
+                self._patience.over()
+            refused = False
             self._take(claims)
             if not limit or len(claims) < limit:
                 seen = await self._rest(seen)

@@ -11,10 +11,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("perdure.engine")
 _LONGEST: Final = 30.0
+_AT_ONCE: Final = 2  # those that try after a success: each success lets so many more, so all are through soon
 
 
 class Patience:
-    """Everybody whom the store refuses waits here. One is let through at a time, to try; all go on when it can.
+    """Everybody whom the store refuses waits here. One is let through at a time, to try; with its success the others.
 
     Says once that it begins and once that it is over: a thousand runs on a full disk are one trouble.
 
@@ -43,18 +44,24 @@ class Patience:
             del self._waiting[waiter]
 
     def over(self) -> None:
-        """The store has taken something."""
+        """The store has taken something: the next ones try at once. It is over when nobody waits any more.
+
+        Not all of them: where there is room for what is small, every small thing would set off all large ones.
+        """
         if self._began is None:
+            return
+        self._pause = self._first
+        waiting = [waiter for waiter in self._waiting if not waiter.done()]
+        for waiter in waiting[:_AT_ONCE]:
+            waiter.set_result(None)
+        if waiting:
             return
         seconds = asyncio.get_running_loop().time() - self._began
         _log.warning("the store takes again what it is given, after %.0f s", seconds)
-        self._began, self._pause = None, self._first
+        self._began = None
         if self._next is not None:
             self._next.cancel()
             self._next = None
-        for waiter in self._waiting:
-            if not waiter.done():
-                waiter.set_result(None)
 
     def _look_again(self) -> None:
         if self._next is None:

@@ -316,6 +316,7 @@ class Writer:
 
     def _transact(self, batch: list[Job]) -> list[Outcome]:
         ledger = self._ledger
+        before = ledger.loud, ledger.grew
         try:
             ledger.begin()
             outcomes = [self._do(job) for job in batch]
@@ -324,6 +325,7 @@ class Writer:
                 self._driver.renew()
             self._commit()
         except BaseException:
+            ledger.loud, ledger.grew = before  # nothing changed: whoever waits for that would look in vain
             self._roll_back()
             raise
         ledger.done()
