@@ -65,8 +65,8 @@ class Fault(NamedTuple):
     ending: Ending = "go on"
 
     def answers(self, syscall: str) -> bool:
-        """Whether it is tried. A lock that never works keeps SQLite trying for ten seconds, each time."""
-        return not (self.onwards and syscall == "fcntl")
+        """Whether it is tried. Of locks that fail, which keep SQLite trying for ten seconds, one way is enough."""
+        return syscall != "fcntl" or self.name in {"kill", "EIO"}
 
 
 FAULTS = (
@@ -360,7 +360,8 @@ def _open_question(call: str, lines: list[Line]) -> bool:
     refused: list[str] = []
     for line in [line for line in lines if line.call == call]:
         refused = [*refused, line.text] if line.word == "refused" else []
-    return len(refused) < script.TRIES or any(MAYBE in text for text in refused)
+    tried_again = len(refused) < script.TRIES and not any(script.STUCK in text for text in refused)
+    return tried_again or any(MAYBE in text for text in refused)
 
 
 async def _finished(worker: script.Worker) -> list[str]:

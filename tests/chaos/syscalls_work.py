@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 LIFE = 40  # seconds after which the process says where it hangs, and ends
 TRIES = 4
+STUCK = "locking protocol"
+"""What SQLite says, after ten seconds each time, once it could not let go of a lock."""
 GAVE_UP = 3
 """The exit code of a process whose call was refused to the end."""
 
@@ -303,6 +305,8 @@ async def _insist(call: Call, worker: Worker, *, witness: Witness, ending: Endin
             await done_by(call, worker)
         except (StoreUnavailable, StoreUnusable, LeaseLost) as error:
             witness.write(Line("refused", call.name, str(error)))
+            if STUCK in str(error):  # only another process can go on
+                break
             if ending == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
         else:
