@@ -107,7 +107,8 @@ def test_no_call_looks_at_everything(asked, path):
 
 def test_upkeep_looks_at_the_runs_that_it_is_about(asked):
     connection, statements = asked
-    driver = Driver(connection, ProcessLock(":memory:"), lease=10.0, now=lambda: 0.0)
+    lock = ProcessLock(":memory:")
+    driver = Driver(connection, lock, lease=10.0, now=lambda: 0.0)
     connection.execute("BEGIN IMMEDIATE")
     driver.take("a")
     ledger = Ledger(connection, driver, lambda _: True)
@@ -118,6 +119,7 @@ def test_upkeep_looks_at_the_runs_that_it_is_about(asked):
     ledger.commit(end(claim), "a")
     assert ledger.purge(RunFilter(), listing.ended(connection, RunFilter(), 10)) == 1
     connection.execute("COMMIT")
+    lock.close()
     assert looks(connection, statements) == {}
 
 
