@@ -14,6 +14,7 @@ from perdure.testing.simulation import Plan, Report, simulate, simulate_many
 from .simulated import BROKEN, embedded
 
 SEEDS = 200
+BITES = 1000  # seeds within which what is broken must be found; each interpreter has other worlds
 """What a change must pass; ``tests/chaos/simulate.py`` runs as many as are wanted."""
 
 
@@ -35,11 +36,11 @@ def test_no_seed_breaks_a_promise(first: int) -> None:
 def test_a_broken_engine_or_store_is_found(what: str) -> None:
     engine, store, promises = BROKEN[what]
     seen: set[str] = set()
-    for seed in range(60):
+    for seed in range(BITES):
         seen |= {violation.promise for violation in simulate(seed, engine=engine, store=store).violations}
         if promises <= seen:
             return
-    pytest.fail(f"{promises} not found within 60 seeds, but {seen}")
+    pytest.fail(f"{promises} not found within {BITES} seeds, but {seen}")
 
 
 def test_a_seed_happens_again_exactly_as_it_did() -> None:
@@ -54,7 +55,7 @@ def test_different_seeds_are_different_worlds() -> None:
 
 def test_a_failing_seed_fails_again_in_another_process_under_another_hash_seed() -> None:
     engine, store, _ = BROKEN["takes commits under any epoch"]
-    failing = next(report for seed in range(60) if (report := simulate(seed, engine=engine, store=store)).violations)
+    failing = next(report for seed in range(BITES) if (report := simulate(seed, engine=engine, store=store)).violations)
     program = (
         "import json, sys; from perdure.testing.simulation import simulate; from simulated import BROKEN;"
         " engine, store, _ = BROKEN['takes commits under any epoch'];"
