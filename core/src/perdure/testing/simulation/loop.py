@@ -39,10 +39,10 @@ class Lane:
     __slots__ = ("context", "name", "ready", "stopped")
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name: str = name
         self.ready: deque[events.Handle] = deque()
-        self.stopped = False
-        self.context = Context()
+        self.stopped: bool = False
+        self.context: Context = Context()
         self.context.run(_lane.set, self)
 
 
@@ -67,7 +67,8 @@ class SimulatedTask(asyncio.Task[Any]):
 
     def __init__(self, coro: Coroutine[Any, Any, Any], place: tuple[Lane, int], **options: Any) -> None:
         # Before super().__init__: from Python 3.12 on an eager task runs code in there.
-        self.lane, self.ordinal = place
+        self.lane: Lane = place[0]
+        self.ordinal: int = place[1]
         super().__init__(coro, **options)
 
     def __hash__(self) -> int:
@@ -88,7 +89,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
     """
 
     def __init__(self, random: random.Random) -> None:
-        self.handled = 0
+        self.handled: int = 0
         self.tasks: list[SimulatedTask] = []
         self.problems: list[tuple[Lane, str]] = []
         self.outside: Lane = Lane("outside")

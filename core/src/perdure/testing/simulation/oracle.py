@@ -154,7 +154,7 @@ class Oracle:
 
     def __init__(self, beholder: Beholder) -> None:
         self.runs: dict[str, Record] = {}
-        self.open = 0
+        self.open: int = 0
         self.violations: list[Violation] = []
         self._beholder = beholder
         self._order = count(1)

@@ -75,12 +75,12 @@ class Process:
         self.name = name
         self.lane: Lane = world.loop.lane(name)
         self.gone: asyncio.Future[Any] = world.loop.create_future()
-        self.up = False
+        self.up: bool = False
         self.buried = False
-        self.deaf_until = 0.0
+        self.deaf_until: float = 0.0
         self.calls: list[asyncio.Task[Any]] = []
         self.stopping: asyncio.Task[None] | None = None
-        self.clock = ProcessClock(world.wall)
+        self.clock: ProcessClock = ProcessClock(world.wall)
         self._world = world
         parts = EngineParts(
             store=cast("DurableStore", Wire(world, self)),

@@ -54,7 +54,7 @@ class World:
         programs: Programs,
         plan: Plan | None,
     ) -> None:
-        self.random = random_.Random(seed)  # noqa: S311 - replayable by purpose
+        self.random: random_.Random = random_.Random(seed)  # noqa: S311 - replayable by purpose
         self.plan: Plan = plan or Plan.draw(self.random)
         self.loop: SimulatedLoop = SimulatedLoop(self.random)
         self.wall: WallClock = WallClock(self.loop)
@@ -63,14 +63,14 @@ class World:
         self.programs: Programs = programs
         self.counts: Counter[str] = Counter()
         self.trace: list[str] = []
-        self.over = False
+        self.over: bool = False
         self._make_engine = engine
         self._processes: dict[str, Process] = {}
         self._dead: list[Process] = []
         self._started: asyncio.Event = asyncio.Event()
         self._calm = False
         self._no_store_until = 0.0
-        self.put_back = 0.0
+        self.put_back: float = 0.0
         self._clients = Clients(self)
         self._busy = 0
         self._closing = False
