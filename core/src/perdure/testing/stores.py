@@ -160,16 +160,19 @@ class MemoryStore:
         return worker not in self._killed and ticked is not None and self._clock.now() - ticked < self._lease
 
     def _leases(self, worker: str, now: float) -> list[float]:
-        """When what others hold would have to go on, and their leases have run out: nobody tells of that."""
+        """When what others hold has to go on, and their leases have run out: nobody tells of that.
+
+        Their timers are among it: whoever was told of one may have died before the clock was put back.
+        """
         looks: list[float] = []
         for name, desk in self._agenda.others(worker):
-            if self._alive(name):
-                ends = self._ticks[name] + self._lease
-                looks += [
-                    max(ends, now if run.wake_at is None or run.has_work(now) else run.wake_at)
-                    for run in desk.held.values()
-                    if run.has_work(now) or run.wake_at is not None
-                ]
+            alive = self._alive(name)
+            ends = self._ticks[name] + self._lease if alive else now
+            for run in desk.held.values():
+                if not run.has_work(now):
+                    looks += [] if run.wake_at is None else [max(ends, run.wake_at)]
+                elif alive:
+                    looks.append(ends)
         return looks
 
     def _first(self, run: Run, now: float) -> bool:
