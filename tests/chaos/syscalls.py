@@ -278,11 +278,11 @@ def cases(counts: Iterable[Counter[str]], faults: Iterable[Fault], limit: int | 
 
 
 def sample(total: int, limit: int | None) -> Sequence[int]:
-    """All numbers from 1 to the total, or so many of them: the first, the last, some between."""
+    """All numbers from 1 to the total, or so many of them: the first, the last, some between; one alone from between."""
     if limit is None or total <= limit:
         return range(1, total + 1)
     if limit == 1:
-        return [total]
+        return [(total + 1) // 2]
     return sorted({1 + round(place * (total - 1) / (limit - 1)) for place in range(limit)})
 
 
