@@ -278,7 +278,7 @@ def cases(counts: Iterable[Counter[str]], faults: Iterable[Fault], limit: int | 
 
 
 def sample(total: int, limit: int | None) -> Sequence[int]:
-    """All numbers from 1 to the total, or so many of them: the first, the last, some between; one alone from between."""
+    """All numbers from 1 to the total, or so many of them: the first, the last, some between (one alone: that)."""
     if limit is None or total <= limit:
         return range(1, total + 1)
     if limit == 1:
