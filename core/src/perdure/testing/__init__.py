@@ -8,12 +8,14 @@ from perdure.testing.clock import ManualClock
 from perdure.testing.faults import Crash, CrashingStore, FaultyStore
 from perdure.testing.harness import Harness, harness
 from perdure.testing.models import Script, calls
+from perdure.testing.proxy import FaultProxy
 from perdure.testing.replaying import Replayed, export, replay
 from perdure.testing.stores import MemoryStore
 
 __all__ = [
     "Crash",
     "CrashingStore",
+    "FaultProxy",
     "FaultyStore",
     "Harness",
     "ManualClock",
