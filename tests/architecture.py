@@ -29,7 +29,7 @@ LAYERS = (
     {"context", "hookspecs"},
     {"agent", "arrivals", "config", "direct", "plugins", "saga", "workflow"},
     {"execution"},
-    {"catalog", "runs", "volatile"},
+    {"catalog", "runs"},
     {"runtime"},
     {"app"},
     {""},  # the root: `perdure` itself, which gathers the names

@@ -33,8 +33,8 @@ from typing import (
 )
 
 from perdure import encoding
-from perdure.errors import UsageError
-from perdure.messages import Usage
+from perdure.errors import NotDurable, UsageError
+from perdure.messages import AgentId, TopicId, Usage
 from perdure.steps import StepCall, StepOptions
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from types import CodeType
 
     from perdure.agent import Agent, AgentRef
+    from perdure.messages import Envelope
     from perdure.ports import Conversation
     from perdure.steps import Retry, Role
     from perdure.workflow import Workflow, WorkflowRef
@@ -212,7 +213,21 @@ class Context(ABC):
     def _identity(self, name: str) -> str:
         """A fresh structural identity for something that this branch does."""
 
+    async def _message(self, kind: Literal["call", "send", "publish"], to: Any, message: object, /) -> Any:  # noqa: ARG002 - for those who can
+        """Carry a message by address; only a message agent's context can."""
+        msg = f"ctx.{kind}() to {to!r} by address is for message agents: call the declared agent, or send in a step"
+        raise NotDurable(msg)
+
     # -- for authors
+
+    @property
+    def message(self) -> Envelope:
+        """The message that a message agent is handling: id, sender, topic, headers, deadline.
+
+        Raises ``UsageError`` in other code.
+        """
+        msg = "ctx.message is there while a message agent handles a message; this code was called in another way"
+        raise UsageError(msg)
 
     def options(
         self,
@@ -263,6 +278,8 @@ class Context(ABC):
         return await self._step(StepCall.bind(fn, args, kwargs, self._options), source)
 
     @overload
+    async def call(self, callee: AgentId, message: object, /) -> Any: ...
+    @overload
     async def call(
         self, callee: Agent[O] | AgentRef[O], message: object, /, *, session: str | None = None
     ) -> Reply[O]: ...
@@ -272,7 +289,7 @@ class Context(ABC):
         """Call an agent or a workflow and wait for its answer, which survives any crash.
 
         Args:
-            callee: An agent, a workflow, or a reference to one of another app.
+            callee: An agent, a workflow, or a reference to one of another app; a message agent also by its address.
             *args: An agent's message; a workflow's arguments.
             session: Go on with this conversation. Without it, the agent gets a fresh one, owned by this run.
             **kwargs: A workflow's arguments.
@@ -282,6 +299,8 @@ class Context(ABC):
             SessionBusy: The session waits for this very call.
             InvalidInput: The arguments do not fit.
         """
+        if isinstance(callee, AgentId):
+            return self._message("call", callee, *args, **kwargs)
         return self._called(callee, args, kwargs, session, caller_source())
 
     async def _called(
@@ -295,9 +314,25 @@ class Context(ABC):
         It is accepted together with what this code has done so far, or not at all. ``ctx.child`` says when it
         begins and what becomes of it when this run ends first; by default it is left alone.
 
+        From a message agent to an address (``AgentId``), a message is sent without waiting; returns its id.
+
         Raises as ``call``, but for ``CallFailed``.
         """
+        if isinstance(callee, AgentId):
+            return self._message("send", callee, *args, **kwargs)
         return self._sent(callee, args, kwargs, session, caller_source())
+
+    async def publish(self, message: object, topic: TopicId | str = "default", /) -> None:
+        """Publish from a message agent to all that are subscribed, but not to itself.
+
+        Args:
+            message: What their handlers take.
+            topic: A ``TopicId``; or its type, the source then being the key of the agent that publishes.
+
+        Raises:
+            NotDurable: This code is no message agent.
+        """
+        await self._message("publish", topic, message)
 
     async def _sent(
         self, callee: Any, args: tuple[Any, ...], kwargs: dict[str, Any], session: str | None, source: str

@@ -23,6 +23,8 @@
     │   ├── CommitConflict        the run was moved on by somebody else: reload it
     │   ├── ModelUnavailable      the model's service is overloaded, limited or out of reach
     │   ├── ProcessDied           a child process ended before it had the result of its function
+    │   ├── WorkerLost            the process that handled a message is gone, or out of reach
+    │   ├── Overloaded            a queue on a message's way is full
     │   └── DeadlineExceeded      no reply before the deadline
     ├── WorkFailed                give up: the work itself failed
     │   ├── StepFailed            a step raised; carries the original type's name, message and causes
@@ -35,6 +37,8 @@
     │   ├── OutputInvalid         a model's answer did not fit its type, also after repair
     │   ├── ModelRefused          the model's service refused the request for good
     │   ├── Undeliverable         no agent or no handler for a message
+    │   ├── MessageDropped        an intervention dropped a message or its reply
+    │   ├── NotPermitted          the one who asked may not
     │   └── NonDeterminism        code that no longer matches its journal; names both sides
     └── PluginError               fix the plugin or the installation
         ├── PluginMissing         a name that no installed plugin provides
@@ -168,6 +172,14 @@ class ProcessDied(RetryableError):
     """A child process ended before it had the result of its function: it crashed, or was killed."""
 
 
+class WorkerLost(RetryableError):
+    """The process that handled a message is gone, or out of reach: what it had done is unknown."""
+
+
+class Overloaded(RetryableError):
+    """A queue on a message's way is full, for whoever should read it does not: it was not accepted."""
+
+
 class DeadlineExceeded(RetryableError):
     """No reply came before the deadline."""
 
@@ -233,6 +245,14 @@ class ModelRefused(WorkFailed):
 
 class Undeliverable(WorkFailed):
     """No agent of that type, or no handler for that message."""
+
+
+class MessageDropped(WorkFailed):
+    """An intervention dropped a message, or the reply to one."""
+
+
+class NotPermitted(WorkFailed):
+    """The one who asked may not; the message names who, and what was asked for."""
 
 
 class NonDeterminism(WorkFailed):

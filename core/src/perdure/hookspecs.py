@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         DurableStore,
         Engine,
         EngineParts,
+        Messenger,
         Model,
         Observer,
         RuntimeMiddleware,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         Transport,
         TurnHandler,
     )
+    from perdure.runtime import Runtime
 
 HOOK_API: Final = 1
 """Raised when a hook changes incompatibly. A plugin may state ``perdure_hook_api = 1``; another one is refused."""
@@ -91,12 +93,20 @@ class RuntimeHooks:
         """*By name* (``perdure.engines``): what drives runs and turns."""
 
     @hookspec
+    def perdure_messenger(self, runtime: Runtime) -> Messenger:  # pyright: ignore[reportReturnType]
+        """What sends and publishes messages, and delivers them to agents. Two are an error."""
+
+    @hookspec
+    def perdure_interventions(self) -> Iterable[Any]:  # pyright: ignore[reportReturnType]
+        """What sees and may change each message, as the messenger's plugin defines it."""
+
+    @hookspec
     def perdure_lifespan(self, services: Services) -> AbstractAsyncContextManager[None]:  # pyright: ignore[reportReturnType]
         """Entered before the engine starts, left after it has stopped."""
 
     @hookspec
     def perdure_runtime_middleware(self) -> Iterable[RuntimeMiddleware]:  # pyright: ignore[reportReturnType]
-        """Around each start, send and delivery."""
+        """Around each start, send, publication and delivery."""
 
     @hookspec
     def perdure_command(self) -> Any:

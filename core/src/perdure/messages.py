@@ -23,6 +23,7 @@ JOURNAL_VERSION: Final = 1
 """The version of what this release writes; a store refuses what a newer release wrote."""
 
 _AGENT_TYPE: Final = re.compile(r"[\w\-.]+")
+_TOPIC_TYPE: Final = re.compile(r"[\w\-.:=]+")
 
 
 class Fact(BaseModel):
@@ -56,6 +57,31 @@ class AgentId(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.type}/{self.key}"
+
+
+class TopicId(NamedTuple):
+    """What is published on: ``type/source``.
+
+    Args:
+        type: What it is about (``orders.placed``): letters, digits, ``_``, ``-``, ``.``, ``:`` and ``=``.
+        source: Where it comes from, or who it is for; any text. By default, subscriptions make it the key of the agent
+            that gets the message.
+    """
+
+    type: str
+    source: str = "default"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``type/source``; raises ``ValueError`` for anything else."""
+        type_, slash, source = text.partition("/")
+        if not (slash and _TOPIC_TYPE.fullmatch(type_)):
+            msg = f"{text!r} is no topic: expected 'type/source' with a type of letters, digits and '_-.:='"
+            raise ValueError(msg)
+        return cls(type_, source)
+
+    def __str__(self) -> str:
+        return f"{self.type}/{self.source}"
 
 
 # -- errors as data ----------------------------------------------------------------------------------
@@ -190,31 +216,100 @@ class ModelResponse(Fact):
     finish: str = "stop"
 
 
-# -- envelopes: what a transport carries ----------------------------------------------------------------
+# -- envelopes and routes: what a transport carries, and what it must know -----------------------------------
 
 
 class Envelope(NamedTuple):
     """A message on its way, or the reply to one.
 
     Attributes:
-        id: Unique among all callers (an unguessable string); a reply carries the request's.
-        kind: ``request`` expects one reply or error; ``reply`` and ``error`` end it.
-        target: Who handles it (of a reply: who asked, or ``None`` for an outside caller).
+        id: Unique among all senders; a reply carries the request's, and each delivery of an event the event's.
+        kind: ``request`` expects one reply or error; ``reply`` and ``error`` end it; an ``event`` expects nothing.
+        target: Who handles it (of a reply: who asked, or ``None`` for an outside caller). Of an event on its way
+            to the transport ``None``: the subscriptions say who; or that agent only.
         type: The message type's explicit name; of an error, empty.
-        payload: The message itself in process, its JSON between processes; of an error, an ``ErrorInfo``.
+        payload: With ``content``, bytes; without, the message itself; of an error, an ``ErrorInfo``.
         sender: Who sent it; ``None`` for a caller outside any agent.
         headers: Trace context and the like; small text values.
         deadline: When the caller stops waiting (UTC seconds), or ``None``.
+        topic: What it was published on, or ``None``.
+        content: The payload's media type (``application/json``, ``application/x-protobuf``); empty where the payload is
+            a live object.
     """
 
     id: str
-    kind: Literal["request", "reply", "error"]
+    kind: Literal["request", "reply", "error", "event"]
     target: AgentId | None
     type: str
     payload: Any
     sender: AgentId | None = None
     headers: dict[str, str] = {}  # noqa: RUF012 - a NamedTuple's default; envelopes are never changed in place
     deadline: float | None = None
+    topic: TopicId | None = None
+    content: str = ""
+
+    @property
+    def error(self) -> ErrorInfo:
+        """What an error envelope carries, live or as JSON. Raises ``ValueError`` for anything else."""
+        if isinstance(self.payload, bytes):
+            return ErrorInfo.model_validate_json(self.payload)
+        return ErrorInfo.model_validate(self.payload)
+
+    def failed(self, error: BaseException | ErrorInfo) -> Envelope:
+        """The error envelope that ends this request; as JSON, where the request was carried as bytes."""
+        info = error if isinstance(error, ErrorInfo) else ErrorInfo.of(error)
+        payload = info.model_dump_json().encode() if self.content else info
+        return Envelope(self.id, "error", self.sender, "", payload, content=self.content and "application/json")
+
+
+class Subscription(NamedTuple):
+    """Who gets what is published.
+
+    Attributes:
+        id: Unique; the same for the same subscription wherever it is announced.
+        agent: Qualified type of the agent.
+        topic: A topic's type, or what it begins with.
+        kind: ``type``: topics of exactly this type go to ``AgentId(agent, topic.source)``. ``prefix``: so do those
+            whose type begins with it. ``custom``: these, too, but code where the agent lives says to which key, if any.
+    """
+
+    id: str
+    agent: str
+    topic: str
+    kind: Literal["type", "prefix", "custom"] = "type"
+
+
+class Hosted(NamedTuple):
+    """An agent type that lives in a process: its qualified name, whether it is durable, what others are told."""
+
+    type: str
+    durable: bool = False
+    description: str = ""
+
+
+class Presence(NamedTuple):
+    """What lives in one process: what a runtime announces to its transport."""
+
+    agents: tuple[Hosted, ...] = ()
+    subscriptions: tuple[Subscription, ...] = ()
+
+
+class Whereabouts(NamedTuple):
+    """Where agents of a type live.
+
+    Attributes:
+        type: The agent's qualified type.
+        worker: Name of the process; ``local`` in this one.
+        instances: How many of them are placed or live there.
+        healthy: Whether that worker answers.
+        durable: Whether messages to it survive.
+    """
+
+    type: str
+    worker: str
+    instances: int = 0
+    healthy: bool = True
+    durable: bool = False
 
 
 # -- runs and turns: what a store keeps -------------------------------------------------------------------

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Loaded,
         ModelRequest,
         ModelResponse,
+        Presence,
         Reported,
         RequestView,
         RunFilter,
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
         Start,
         ToolCall,
         ToolResult,
+        TopicId,
+        Whereabouts,
     )
 
 
@@ -297,7 +300,13 @@ class Engine(Protocol):
 class Deliver(Protocol):
     """What a runtime gives to its transport: hand an envelope to the agent that lives here.
 
-    Returns the reply or error envelope, always; it never raises. Cancelling it cancels the handler.
+    Returns the reply or error envelope when the handler has ended, always; it never raises. Cancelling it cancels the
+    handler. May be called concurrently: order and exclusion are the receiver's business, which takes messages of one
+    agent in the order of these calls. With a transport that serialises, what it returns is bytes, too.
+
+    An event is handed over once for each recipient, with ``target`` set; what is returned means nothing then, for the
+    errors of an event's handler are the receiver's business. An event without a target is for the receiver's
+    ``custom`` subscriptions.
     """
 
     async def __call__(self, envelope: Envelope) -> Envelope: ...
@@ -306,11 +315,21 @@ class Deliver(Protocol):
 class Transport(Protocol):
     """What carries messages between agents, in one process or many.
 
-    ``send`` may be called concurrently, also from within a delivery.
+    All methods may be called concurrently, also from within a delivery. Messages from one sender to one agent are
+    delivered in the order in which ``send`` and ``publish`` were called, as long as the agent stays where it is.
     """
+
+    @property
+    def serialises(self) -> bool:
+        """Whether payloads must be bytes (``Envelope.content`` set), both ways."""
+        ...
 
     async def start(self, deliver: Deliver) -> None:
         """Connect; from here on ``deliver`` is called for messages to agents that live in this runtime."""
+        ...
+
+    async def announce(self, presence: Presence) -> None:
+        """Say what lives here, instead of what was said before. Returns when others can reach it."""
         ...
 
     async def send(self, envelope: Envelope) -> Envelope:
@@ -321,8 +340,46 @@ class Transport(Protocol):
         """
         ...
 
+    async def publish(self, envelope: Envelope) -> None:
+        """Carry an event to all that are subscribed to its topic, or to its ``target``; return once it is accepted.
+
+        Its sender does not get it, and nobody gets it twice, however many subscriptions match.
+        """
+        ...
+
+    async def agents(self) -> Sequence[Whereabouts]:
+        """Which agent types live where, by type and worker."""
+        ...
+
     async def stop(self) -> None:
-        """Let what is under way finish, end what does not with an error, disconnect. Idempotent."""
+        """Refuse what is new; let finish what was accepted; end what does not with an error; disconnect. Idempotent."""
+        ...
+
+
+class Messenger(Protocol):
+    """A runtime's side of its transport: finds, encodes, carries, and delivers to the agents that live here.
+
+    All methods may be called concurrently, also from within a handler. It connects by ``start`` or the first message.
+    """
+
+    async def start(self) -> None:
+        """Connect now, so that others can reach the agents that live here. Idempotent."""
+        ...
+
+    async def send(self, message: object, to: AgentId, *, deadline: float | None = None, id: str | None = None) -> Any:
+        """See ``Runtime.send``."""
+        ...
+
+    async def publish(self, message: object, topic: TopicId, *, id: str | None = None) -> None:
+        """See ``Runtime.publish``."""
+        ...
+
+    async def agents(self) -> Sequence[Whereabouts]:
+        """See ``Runtime.agents``."""
+        ...
+
+    async def stop(self) -> None:
+        """Let finish what was accepted, then disconnect. Idempotent."""
         ...
 
 
@@ -427,13 +484,13 @@ class Operation(NamedTuple):
     """What a runtime is asked to do, as its middleware sees it.
 
     Attributes:
-        kind: ``start`` a run or turn, ``send`` a message, ``deliver`` one to an agent that lives here.
-        target: Qualified name of the workflow or agent; of a message ``type/key``.
+        kind: ``start`` a run or turn, ``send`` or ``publish`` a message, ``deliver`` one to an agent that lives here.
+        target: Qualified name of the workflow or agent; of a message ``type/key``, of what is published its topic.
         headers: Text values that travel with it, to children too. ``proceed`` takes a changed copy.
         type: The message's type name; empty for ``start``.
     """
 
-    kind: Literal["start", "send", "deliver"]
+    kind: Literal["start", "send", "publish", "deliver"]
     target: str
     headers: dict[str, str]
     type: str = ""

@@ -13,12 +13,11 @@ from perdure.agent import Agent
 from perdure.catalog import Catalog
 from perdure.clock import SystemClock
 from perdure.context import encoded
-from perdure.errors import AlreadyStarted, InvalidInput, PayloadTooLarge, UnknownName, UsageError
-from perdure.messages import AgentId, Delivery, RunFilter, RunView, Start
+from perdure.errors import AlreadyStarted, InvalidInput, PayloadTooLarge, PluginMissing, UnknownName, UsageError
+from perdure.messages import Delivery, RunFilter, RunView, Start, TopicId
 from perdure.plugins import Plugins
 from perdure.ports import EngineParts, Operation
 from perdure.runs import Run
-from perdure.volatile import Volatile
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -27,12 +26,13 @@ if TYPE_CHECKING:
 
     from perdure.agent import AgentRef, Tool
     from perdure.context import Context, Reply
-    from perdure.messages import Accepted, RequestView, Status
+    from perdure.messages import Accepted, AgentId, RequestView, Status, Whereabouts
     from perdure.ports import (
         AgentMiddleware,
         Clock,
         DurableStore,
         Engine,
+        Messenger,
         Model,
         Query,
         RuntimeMiddleware,
@@ -68,6 +68,7 @@ class Runtime:
         engine: What drives runs and turns.
         query: Views on them.
         clock: The time.
+        middleware: What ``through`` passes operations through, outermost first.
     """
 
     def __init__(self, settings: config.Settings, plugins: Plugins, clock: Clock, model: Model | None) -> None:
@@ -78,10 +79,10 @@ class Runtime:
         self.agent_middleware: Sequence[AgentMiddleware] = _collected(plugins, "perdure_agent_middleware")
         self.engine: Engine
         self.query: Query
-        self._middleware: Sequence[RuntimeMiddleware] = _collected(plugins, "perdure_runtime_middleware")
+        self.middleware: Sequence[RuntimeMiddleware] = _collected(plugins, "perdure_runtime_middleware")
         self._models: dict[str, Model] = {}
         self._only_model = model
-        self._volatile: Volatile
+        self._messenger: Messenger | None = None
         self._options = StartOptions()
 
     @classmethod
@@ -228,20 +229,42 @@ class Runtime:
         """Ask a run to stop; its clean-up code still runs. Raises ``UnknownName``."""
         await self.handle(run).cancel(reason)
 
-    async def send(self, message: object, to: AgentId, *, deadline: float | None = None) -> Any:
-        """Send a message to an agent, volatile, and wait for its reply.
+    async def send(self, message: object, to: AgentId, *, deadline: float | None = None, id: str | None = None) -> Any:
+        """Send a message to an agent and wait for its reply.
 
         Args:
             message: What the agent's handlers take.
             to: Its address; a short type is enough where it is unambiguous.
             deadline: Seconds to wait; ``DeadlineExceeded`` afterwards.
+            id: The message's id, unique among all senders; by default a fresh one. To a durable agent it is the
+                idempotency key.
 
         Raises:
             Undeliverable: No agent of that type, or no handler for that message.
             DeadlineExceeded: No reply in time.
             PerdureError: The agent's own error, as its original type where that is Perdure's, else ``CallFailed``.
+            PluginMissing: Nothing that carries messages is installed.
         """
-        return await self._volatile.send(message, to, deadline=deadline)
+        return await self._post().send(message, to, deadline=deadline, id=id)
+
+    async def publish(self, message: object, topic: TopicId | str, *, id: str | None = None) -> None:
+        """Publish a message to all agents that are subscribed to its topic; return once the transport has accepted it.
+
+        Args:
+            message: What their handlers take; who has none for it leaves a dead letter.
+            topic: A ``TopicId``, or its type, the source then being ``default``.
+            id: The message's id, unique among all senders; by default a fresh one.
+
+        Raises:
+            NotEncodable, PayloadTooLarge: It cannot travel.
+            RetryableError: It was not accepted.
+        """
+        at = TopicId(topic) if isinstance(topic, str) else topic
+        await self._post().publish(message, at, id=id)
+
+    async def agents(self) -> Sequence[Whereabouts]:
+        """Which agent types live where, by type and worker."""
+        return await self._post().agents()
 
     # -- looking
 
@@ -340,10 +363,22 @@ class Runtime:
         make = plugins.named("engine", settings.engine)
         self.engine = make(settings=self.settings(f"engine-{settings.engine}"), parts=parts)
         self.query = self.engine.query
-        self._volatile = Volatile(self, stack)
         if drive:
             stack.push_async_callback(self.engine.stop)
             await self.engine.start()
+        await self._connect(stack, drive=drive)
+
+    async def _connect(self, stack: AsyncExitStack, *, drive: bool) -> None:
+        makers = self.plugins.each("perdure_messenger")
+        if len(makers) > 1:
+            msg = f"two plugins carry messages: {', '.join(repr(each) for each, _, _ in makers)}; block one"
+            raise UsageError(msg)
+        for _, _, make in makers:
+            self._messenger = messenger = make(runtime=self)
+            stack.push_async_callback(messenger.stop)
+            # Within a process nobody can call before this runtime does; from elsewhere, only by a configured transport.
+            if drive and self.configuration.transport != config.Settings.model_fields["transport"].default:
+                await messenger.start()
 
     async def _submit(
         self, target: str, payload: bytes, decode: Callable[[bytes], Any], key: str | None, session: str | None
@@ -384,10 +419,16 @@ class Runtime:
             raise AlreadyStarted(msg)
         return Run(self, accepted.run, decode, new=accepted.new)
 
+    def _post(self) -> Messenger:
+        if self._messenger is None:
+            msg = "no installed plugin carries messages: pip install perdure-messaging"
+            raise PluginMissing(msg)
+        return self._messenger
+
     async def through(self, operation: Operation, last: Callable[[Operation], Awaitable[Any]]) -> Any:
         """Run an operation through the runtime middleware, outermost first."""
         proceed = last
-        for middleware in reversed(self._middleware):
+        for middleware in reversed(self.middleware):
             proceed = partial(_around, middleware, proceed)
         return await proceed(operation)
 

@@ -27,8 +27,7 @@ from perdure.errors import (
 from perdure.execution import Execution
 from perdure.messages import Start
 from perdure.plugins import Plugins
-from perdure.volatile import Volatile
-from perdure_messaging import Actor, MessageAgent, actor, handles, message_type, type_name
+from perdure_messaging import Actor, MessageAgent, Volatile, actor, handles, message_type, type_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -139,7 +138,8 @@ async def open_post(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..
             sections = {"transport-inprocess": {"strict": request.param}}
             runtime = Runtime(Settings(sections=sections), plugins, SystemClock(), None)
             runtime.catalog.bind(runtime)
-            volatile = Volatile(runtime, stack)
+            volatile = Volatile(runtime)
+            stack.push_async_callback(volatile.stop)
 
             async def send(message: object, to: str, deadline: float | None = TIMEOUT) -> Any:
                 return await volatile.send(message, AgentId.parse(to), deadline=deadline)

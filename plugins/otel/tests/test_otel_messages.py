@@ -67,7 +67,7 @@ async def test_a_message_is_a_span_where_it_is_sent_and_one_where_it_is_processe
         "messaging.operation.type": "send",
         "messaging.destination.name": "house.near",
         "messaging.message.conversation_id": "k1",
-        "perdure.message.type": "builtins.str",
+        "perdure.message.type": "str",
     }
 
 

@@ -11,10 +11,12 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final, Literal
 
 from perdure.errors import DeadlineExceeded, RetryableError, RunCancelled, UsageError
-from perdure.messages import Envelope, ErrorInfo
+from perdure.messages import Envelope, Presence, Whereabouts
 from perdure_transport_inprocess.portable import carried
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from perdure.ports import Clock, Deliver
     from perdure_transport_inprocess.settings import Settings
 
@@ -38,7 +40,28 @@ class InProcess:
         self._clock = clock
         self._state: Literal["new", "started", "stopping", "stopped"] = "new"
         self._deliver: Deliver | None = None
+        self._presence = Presence()
         self._under_way: dict[asyncio.Task[None], tuple[Envelope, asyncio.Future[Envelope]]] = {}
+
+    @property
+    def serialises(self) -> bool:
+        """Not yet: the setting ``strict`` copies payloads here."""
+        return False
+
+    async def announce(self, presence: Presence) -> None:
+        """Say what lives here."""
+        self._presence = presence
+
+    async def agents(self) -> Sequence[Whereabouts]:
+        """What was announced."""
+        return [Whereabouts(hosted.type, "local", durable=hosted.durable) for hosted in self._presence.agents]
+
+    async def publish(self, envelope: Envelope) -> None:
+        """Carry an event; raises ``UsageError`` where there is no target, for topics are not there yet."""
+        if envelope.target is None:
+            msg = "transport 'inprocess' does not know topics yet"
+            raise UsageError(msg)
+        await self.send(envelope._replace(kind="request"))
 
     async def start(self, deliver: Deliver) -> None:
         """Deliver to this function from here on. Raises ``UsageError`` if the transport was started before."""
@@ -80,7 +103,7 @@ class InProcess:
         for task, (envelope, reply) in self._under_way.items():
             if not reply.done():
                 msg = f"transport 'inprocess' stopped before {_named(envelope)} had a reply: send it again elsewhere"
-                reply.set_result(_error(envelope, RetryableError(msg)))
+                reply.set_result(envelope.failed(RetryableError(msg)))
             task.cancel()
         if self._under_way:
             await asyncio.wait(set(self._under_way), timeout=_HEED)
@@ -107,7 +130,7 @@ class InProcess:
             if self._settings.strict and answer.kind == "reply":
                 answer = answer._replace(payload=carried(answer.payload, f"the reply to {_named(envelope)}"))
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller's request must end
-            answer = _error(envelope, error)
+            answer = envelope.failed(error)
         if not reply.done():
             reply.set_result(answer)
 
@@ -127,15 +150,11 @@ class InProcess:
         envelope, reply = self._under_way.pop(task)
         if not reply.done():  # it was cancelled, and not by the caller: a handler may do so itself
             msg = f"the handler of {_named(envelope)} was cancelled"
-            reply.set_result(_error(envelope, RunCancelled(msg)))
+            reply.set_result(envelope.failed(RunCancelled(msg)))
 
 
 def _named(envelope: Envelope) -> str:
     return f"message {envelope.type!r} to {str(envelope.target)!r}"
-
-
-def _error(envelope: Envelope, error: Exception) -> Envelope:
-    return Envelope(envelope.id, "error", envelope.sender, "", ErrorInfo.of(error))
 
 
 def _too_late(envelope: Envelope) -> DeadlineExceeded:

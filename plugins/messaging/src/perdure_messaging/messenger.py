@@ -1,4 +1,4 @@
-"""Messages between agents that live as long as their process: the runtime's side of a transport."""
+"""``Volatile``: a runtime's side of its transport, for agents that live as long as their process."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from perdure.direct import DirectContext, Memory
 from perdure.errors import CallFailed, PerdureError, SessionBusy, Undeliverable, UnknownName
 from perdure.messages import AgentId, Envelope, ErrorInfo
 from perdure.ports import Operation
+from perdure_messaging.message_types import type_name
 
 if TYPE_CHECKING:
-    from contextlib import AsyncExitStack
+    from collections.abc import Sequence
 
     from perdure.context import Callee
+    from perdure.messages import TopicId, Whereabouts
     from perdure.ports import Transport
     from perdure.runtime import Runtime
 
@@ -35,25 +37,57 @@ class Volatile:
     The transport is connected at the first message: a runtime that sends none pays nothing.
     """
 
-    def __init__(self, runtime: Runtime, stack: AsyncExitStack) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._stack = stack
+        self._catalog = runtime.catalog
         self._transport: Transport | None = None
         self._connecting = asyncio.Lock()
         self._conversations: dict[AgentId, tuple[Memory, asyncio.Lock]] = {}
 
-    async def send(self, message: object, to: AgentId, *, deadline: float | None) -> Any:
+    async def start(self) -> None:
+        """Connect now. Idempotent."""
+        await self._connected()
+
+    async def stop(self) -> None:
+        """Let finish what was accepted, then disconnect. Idempotent."""
+        if self._transport is not None:
+            await self._transport.stop()
+
+    async def agents(self) -> Sequence[Whereabouts]:
+        """See ``Runtime.agents``."""
+        return await (await self._connected()).agents()
+
+    async def send(self, message: object, to: AgentId, *, deadline: float | None = None, id: str | None = None) -> Any:
         """See ``Runtime.send``."""
         try:
-            target = AgentId(self._runtime.catalog.find("agent", to.type)[0], to.key)
+            target = AgentId(self._catalog.find("agent", to.type)[0], to.key)
         except UnknownName:
             target = to  # it may live elsewhere: the transport knows
         until = None if deadline is None else self._runtime.clock.now() + deadline
-        kind = f"{type(message).__module__}.{type(message).__qualname__}"
-        answer = await self._carry(Envelope(secrets.token_hex(16), "request", target, kind, message, deadline=until))
+        envelope = Envelope(
+            id or secrets.token_hex(16),
+            "request",
+            target,
+            type_name(type(message)),
+            message,
+            deadline=until,
+        )
+        answer = await self._carry(envelope)
         if answer.kind == "error":
-            raise _revived(str(target), answer.payload)
+            raise _revived(str(target), answer.error)
         return answer.payload
+
+    async def publish(self, message: object, topic: TopicId, *, id: str | None = None) -> None:
+        """See ``Runtime.publish``."""
+        envelope = Envelope(
+            id or secrets.token_hex(16),
+            "event",
+            None,
+            type_name(type(message)),
+            message,
+            topic=topic,
+        )
+        await (await self._connected()).publish(envelope)
 
     async def deliver(self, envelope: Envelope) -> Envelope:
         """Fill ``perdure.ports.Deliver``."""
@@ -64,7 +98,7 @@ class Volatile:
             operation = Operation("deliver", str(envelope.target), envelope.headers, envelope.type)
             payload = await self._runtime.through(operation, partial(self._handle, envelope, envelope.target))
         except Exception as error:  # noqa: BLE001 - whatever a handler raises travels back to the caller
-            return Envelope(envelope.id, "error", envelope.sender, "", ErrorInfo.of(error))
+            return envelope.failed(error)
         return Envelope(envelope.id, "reply", envelope.sender, "", payload)
 
     async def _carry(self, envelope: Envelope) -> Envelope:
@@ -73,13 +107,12 @@ class Volatile:
         async def send(operation: Operation) -> Envelope:
             return await transport.send(envelope._replace(headers=operation.headers))
 
-        return await self._runtime.through(
-            Operation("send", str(envelope.target), envelope.headers, envelope.type), send
-        )
+        operation = Operation("send", str(envelope.target), envelope.headers, envelope.type)
+        return await self._runtime.through(operation, send)
 
     async def _handle(self, envelope: Envelope, target: AgentId, operation: Operation) -> Any:
         try:
-            agent, handler = self._runtime.catalog.handler(target.type)
+            agent, handler = self._catalog.handler(target.type)
         except UnknownName as error:
             raise Undeliverable(str(error)) from error
         memory, lock = self._conversations.setdefault(target, (Memory(target), asyncio.Lock()))
@@ -98,7 +131,7 @@ class Volatile:
 
         What is called knows who waits for it, and has the deadline and headers of the message that is being handled.
         """
-        catalog = self._runtime.catalog
+        catalog = self._catalog
         to = AgentId(catalog.target(callee, caller.type), session or secrets.token_hex(8))
         ancestry: list[str] = [*from_json(within.headers.get(_ANCESTRY, "[]")), str(caller)]
         headers = {**within.headers, _ANCESTRY: to_json(ancestry).decode()}
@@ -115,13 +148,13 @@ class Volatile:
             msg = f"session {to} waits, directly or not, for this very call and would wait for ever: call another one"
             raise SessionBusy(msg)
         message = declared.decode_input(payload)
-        kind = f"{type(message).__module__}.{type(message).__qualname__}"
+        kind = type_name(type(message))
         answer = await self._carry(
             Envelope(secrets.token_hex(16), "request", to, kind, message, caller, headers, within.deadline)
         )
         if answer.kind == "error":
-            own = busy and answer.payload.type == f"{SessionBusy.__module__}.{SessionBusy.__qualname__}"
-            raise SessionBusy(answer.payload.message) if own else CallFailed(to.type, answer.payload)
+            own = busy and answer.error.type == f"{SessionBusy.__module__}.{SessionBusy.__qualname__}"
+            raise SessionBusy(answer.error.message) if own else CallFailed(to.type, answer.error)
         return declared.encode_result(answer.payload)
 
     async def _connected(self) -> Transport:
@@ -131,8 +164,11 @@ class Volatile:
                 name = runtime.configuration.transport
                 make = runtime.plugins.named("transport", name)
                 transport: Transport = make(settings=runtime.settings(f"transport-{name}"), clock=runtime.clock)
-                self._stack.push_async_callback(transport.stop)  # also if it does not start
-                await transport.start(self.deliver)
+                try:
+                    await transport.start(self.deliver)
+                except BaseException:
+                    await transport.stop()
+                    raise
                 self._transport = transport
             return self._transport
 
