@@ -305,8 +305,8 @@ class Deliver(Protocol):
     agent in the order of these calls. With a transport that serialises, what it returns is bytes, too.
 
     An event is handed over once for each recipient, with ``target`` set; what is returned means nothing then, for the
-    errors of an event's handler are the receiver's business. An event without a target is for the receiver's
-    ``custom`` subscriptions.
+    errors of an event's handler are the receiver's business. An event whose target has an empty key is for the
+    ``custom`` subscriptions of that agent type: the receiver publishes it again, with the targets that its code names.
     """
 
     async def __call__(self, envelope: Envelope) -> Envelope: ...
