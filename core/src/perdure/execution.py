@@ -111,6 +111,19 @@ class DurableContext(Context):
         self._inside = inside
 
     @property
+    def start(self) -> Start:
+        """What this code was started with."""
+        return self._start
+
+    def hand_over(self, start: Start) -> None:
+        """Start a run or turn together with what this code has done so far, without waiting for it.
+
+        Unlike ``send``, which makes the start, this takes one as it is: a replay must hand over the same.
+        """
+        path = self._machine.identity(start.target)
+        self._machine.emit(Command("send", path, start.target, _print_of(start.input), start))
+
+    @property
     def run_id(self) -> str:
         return self._start.run
 

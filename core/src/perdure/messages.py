@@ -113,7 +113,12 @@ class ErrorInfo(Fact):
 
     @classmethod
     def of(cls, error: BaseException, *, causes: int = 20) -> ErrorInfo:
-        """What is kept of an exception and of its causes, of which there may be a circle; of a group, the first."""
+        """What is kept of an exception and of its causes, of which there may be a circle; of a group, the first.
+
+        One with an attribute ``passed_on`` that is an ``ErrorInfo`` only carries that, and is not kept itself.
+        """
+        if isinstance(passed_on := getattr(error, "passed_on", None), cls):
+            return passed_on
         kind = type(error)
         name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
         carried = getattr(error, "error", None)

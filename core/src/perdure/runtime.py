@@ -245,7 +245,7 @@ class Runtime:
             PerdureError: The agent's own error, as its original type where that is Perdure's, else ``CallFailed``.
             PluginMissing: Nothing that carries messages is installed.
         """
-        return await self._post().send(message, to, deadline=deadline, id=id)
+        return await self.messenger.send(message, to, deadline=deadline, id=id)
 
     async def publish(self, message: object, topic: TopicId | str, *, id: str | None = None) -> None:
         """Publish a message to all agents that are subscribed to its topic; return once the transport has accepted it.
@@ -260,11 +260,11 @@ class Runtime:
             RetryableError: It was not accepted.
         """
         at = TopicId(topic) if isinstance(topic, str) else topic
-        await self._post().publish(message, at, id=id)
+        await self.messenger.publish(message, at, id=id)
 
     async def agents(self) -> Sequence[Whereabouts]:
         """Which agent types live where, by type and worker."""
-        return await self._post().agents()
+        return await self.messenger.agents()
 
     # -- looking
 
@@ -330,6 +330,14 @@ class Runtime:
             self._models[name] = make(model=model, settings=self.settings(f"model-{provider}"))
         return self._models[name]
 
+    @property
+    def messenger(self) -> Messenger:
+        """What carries messages. Raises ``PluginMissing``."""
+        if self._messenger is None:
+            msg = "no installed plugin carries messages: pip install perdure-messaging"
+            raise PluginMissing(msg)
+        return self._messenger
+
     def settings(self, section: str) -> Mapping[str, Any]:
         """A plugin's own section of the configuration."""
         return self.configuration.section(section)
@@ -363,22 +371,23 @@ class Runtime:
         make = plugins.named("engine", settings.engine)
         self.engine = make(settings=self.settings(f"engine-{settings.engine}"), parts=parts)
         self.query = self.engine.query
+        self._make_messenger()  # before anything runs: a turn that was interrupted may send messages
         if drive:
             stack.push_async_callback(self.engine.stop)
             await self.engine.start()
-        await self._connect(stack, drive=drive)
+        if self._messenger is not None:
+            stack.push_async_callback(self._messenger.stop)
+            # Within a process nobody can call before this runtime does; from elsewhere, only by a configured transport.
+            if drive and settings.transport != config.Settings.model_fields["transport"].default:
+                await self._messenger.start()
 
-    async def _connect(self, stack: AsyncExitStack, *, drive: bool) -> None:
+    def _make_messenger(self) -> None:
         makers = self.plugins.each("perdure_messenger")
         if len(makers) > 1:
             msg = f"two plugins carry messages: {', '.join(repr(each) for each, _, _ in makers)}; block one"
             raise UsageError(msg)
         for _, _, make in makers:
-            self._messenger = messenger = make(runtime=self)
-            stack.push_async_callback(messenger.stop)
-            # Within a process nobody can call before this runtime does; from elsewhere, only by a configured transport.
-            if drive and self.configuration.transport != config.Settings.model_fields["transport"].default:
-                await messenger.start()
+            self._messenger = make(runtime=self)
 
     async def _submit(
         self, target: str, payload: bytes, decode: Callable[[bytes], Any], key: str | None, session: str | None
@@ -418,12 +427,6 @@ class Runtime:
             msg = f"run {options.id!r} is there already: leave out reuse='fail' to join it, or choose another id"
             raise AlreadyStarted(msg)
         return Run(self, accepted.run, decode, new=accepted.new)
-
-    def _post(self) -> Messenger:
-        if self._messenger is None:
-            msg = "no installed plugin carries messages: pip install perdure-messaging"
-            raise PluginMissing(msg)
-        return self._messenger
 
     async def through(self, operation: Operation, last: Callable[[Operation], Awaitable[Any]]) -> Any:
         """Run an operation through the runtime middleware, outermost first."""
