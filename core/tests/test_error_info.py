@@ -41,3 +41,10 @@ def test_a_failure_that_is_carried_on_keeps_what_it_carries():
     inner = ErrorInfo.of(LookupError("gone"))
     info = ErrorInfo.of(CallFailed("app.flow", ErrorInfo.of(StepFailed("fetch", inner))))
     assert [each.type.rpartition(".")[2] for each in info.chain()] == ["CallFailed", "StepFailed", "LookupError"]
+
+
+def test_an_error_that_only_carries_another_one_is_not_kept():
+    class Passing(Exception):
+        passed_on = ErrorInfo.of(ValueError("the handler's own"))
+
+    assert str(ErrorInfo.of(Passing("on its way"))) == "ValueError: the handler's own"
