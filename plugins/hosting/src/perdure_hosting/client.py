@@ -1,0 +1,185 @@
+"""``LinkTransport``: the ``Transport`` port of a worker, over any carrier to a host."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Literal
+
+from perdure import errors
+from perdure.errors import NotEncodable, PayloadTooLarge, PerdureError, UsageError, WorkerLost
+from perdure.messages import Presence
+from perdure_hosting import wire
+from perdure_hosting.connection import Connection, Introduction
+from perdure_hosting.deadlines import Deadlines
+from perdure_hosting.errors import HostUnreachable
+from perdure_hosting.handlers import Handlers, delivering
+from perdure_hosting.peer import Peer, late
+from perdure_hosting.settings import WorkerSettings
+from perdure_hosting.wire_pb2 import Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from perdure.messages import Envelope, ErrorInfo, Whereabouts
+    from perdure.ports import Clock, Deliver
+    from perdure_hosting.carrier import Dial
+    from perdure_hosting.link import Link
+
+
+class LinkTransport:
+    """Carries messages through a host.
+
+    Args:
+        dial: Makes a carrier to the host, and to other workers by their addresses.
+        clock: The time that deadlines are given in.
+        settings: How.
+    """
+
+    def __init__(self, dial: Dial, clock: Clock, settings: WorkerSettings | None = None) -> None:
+        self._settings = settings = settings or WorkerSettings()
+        self._clock = clock
+        self._state: Literal["new", "started", "stopping", "stopped"] = "new"
+        self._presence = Presence()
+        self._deadlines = Deadlines(clock)
+        self._handlers = Handlers(settings.handlers)
+        self._host = Peer("the host", clock, self._deadlines, self._handlers, patience=settings.patience)
+        self._connection = Connection(self._host, dial, clock, retry=settings.retry)
+        self._connection.me = Introduction(settings.name, settings.address)
+        self._connection.opened = self._opened
+        self._changed = asyncio.Event()
+        self._handlers.ended = self._host.ended = self._changed.set
+        self._running: asyncio.Task[None] | None = None
+
+    @property
+    def serialises(self) -> bool:
+        """It does."""
+        return True
+
+    async def start(self, deliver: Deliver) -> None:
+        """Connect to the host.
+
+        Raises:
+            UsageError: It was started before.
+            Refused: The host does not take this worker.
+            HostUnreachable: There was no host within the setting ``connect``.
+        """
+        if self._state != "new":
+            msg = f"the transport cannot be started: it is {self._state}; make a new one"
+            raise UsageError(msg)
+        self._state = "started"
+        self._handlers.start(deliver)
+        connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        seconds = self._settings.connect
+        self._running = asyncio.create_task(self._connection.run(connected))
+        self._deadlines.watch(
+            connected,
+            self._clock.now() + seconds,
+            lambda: HostUnreachable(f"there was no connection to the host within {seconds} s: is it running?"),
+        )
+        await connected
+
+    async def announce(self, presence: Presence) -> None:
+        """Say what lives here. Raises ``NotPermitted``."""
+        self._open("what lives here cannot be announced")
+        self._presence = presence
+        while (answer := await self._host.command(lambda number: wire.announcement(presence, number))) is None:
+            pass  # again, in the next session
+        if answer.kind == Frame.ERROR:
+            self._presence = Presence()
+            raise _revived(wire.error_of(answer))
+
+    async def send(self, envelope: Envelope) -> Envelope:
+        """Carry a request; return its reply or error envelope. Raises as the port says."""
+        if envelope.kind != "request":
+            msg = f"the transport was given a {envelope.kind} to send: only requests are sent, replies return"
+            raise UsageError(msg)
+        self._open(f"message {envelope.type!r} to {str(envelope.target)!r} cannot be sent")
+        if envelope.deadline is not None and envelope.deadline <= self._clock.now():
+            raise late(envelope)
+        try:
+            while (answer := await self._host.ask(envelope)) is None:
+                pass  # it was on its way when the session ended: another one begins
+        except (errors.DeadlineExceeded, NotEncodable, PayloadTooLarge):
+            raise
+        except PerdureError as error:
+            return envelope.failed(error)
+        return wire.answer_of(answer, envelope)
+
+    async def publish(self, envelope: Envelope) -> None:
+        """Carry an event; return once the host has accepted it.
+
+        Raises:
+            UsageError: The transport is not started, or stopped; the envelope is no event.
+            NotPermitted: This worker may not publish there.
+            Undeliverable: It is for one agent, and nobody hosts its type.
+            Overloaded: Who gets it does not read.
+        """
+        if envelope.kind != "event" or not (envelope.topic or envelope.target):
+            msg = f"the transport was given a {envelope.kind} to publish, expected an event with a topic or target"
+            raise UsageError(msg)
+        self._open(f"message {envelope.type!r} cannot be published on {str(envelope.topic)!r}")
+        while (answer := await self._host.publish(envelope)) is None:
+            pass  # nobody knows whether it had arrived: it goes again, and who has it knows it by its id
+        if answer.kind == Frame.ERROR:
+            raise _revived(wire.error_of(answer))
+
+    async def agents(self) -> Sequence[Whereabouts]:
+        """Which agent types live where, as the host sees it."""
+        self._open("agents cannot be listed")
+        while (answer := await self._host.command(lambda number: wire.note(Frame.DISCOVER, number))) is None:
+            pass  # asked again in the new session
+        return wire.whereabouts_of(answer)
+
+    async def stop(self) -> None:
+        """Refuse what is new, let finish what was accepted for the setting ``drain``, then leave. Idempotent."""
+        if self._state == "stopped":
+            return
+        if self._state == "new" or self._running is None:
+            self._state = "stopped"
+            return
+        self._state = "stopping"
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain):
+                await self._drained()
+        self._state = "stopped"
+        msg = "the transport stopped before there was an answer: send it again elsewhere"
+        self._handlers.fail(self._host, WorkerLost(msg))
+        self._handlers.cancel_events()
+        self._host.closed(WorkerLost(msg))
+        self._connection.leave("the worker stops")
+        await asyncio.wait({self._running}, timeout=1.0 if self._host.line is not None else 0)
+        self._running.cancel()
+        await asyncio.wait({self._running})
+        await self._deadlines.stop()
+
+    async def _drained(self) -> None:
+        """Return when all that was accepted is done, and the host has all that is for it."""
+        if self._host.line is not None and self._presence != Presence():
+            await self._host.command(lambda number: wire.announcement(Presence(), number))  # new ones go elsewhere
+        while not (self._handlers.idle and self._host.idle):
+            self._host.link.poke()
+            if self._host.line is not None:
+                self._host.line.wake()
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _opened(self, link: Link) -> None:
+        self._host.renewed(link, lambda number: wire.announcement(self._presence, number))
+
+    def _open(self, what: str) -> None:
+        """Raise ``UsageError`` unless this may be done now."""
+        nested = self._state == "stopping" and delivering.get() is self._handlers
+        if self._state != "started" and not nested:
+            is_ = "not started" if self._state == "new" else self._state
+            msg = f"{what}: the transport is {is_}"
+            raise UsageError(msg)
+
+
+def _revived(error: ErrorInfo) -> PerdureError:
+    """What a host refused, as the class that it was."""
+    kind = getattr(errors, error.type.rpartition(".")[2], None)
+    if isinstance(kind, type) and issubclass(kind, PerdureError):
+        with suppress(TypeError):  # it takes more than a message
+            return kind(error.message)
+    return PerdureError(str(error))

@@ -1,0 +1,285 @@
+"""The dialling side of one link: calls that wait for answers, events to be accepted, and whatever waits for room."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from perdure.errors import DeadlineExceeded, Overloaded, PayloadTooLarge, WorkerLost
+from perdure_hosting import wire
+from perdure_hosting.errors import HostUnreachable
+from perdure_hosting.link import Link
+from perdure_hosting.settings import SessionSettings
+from perdure_hosting.wire_pb2 import Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from perdure.messages import Envelope
+    from perdure.ports import Clock
+    from perdure_hosting.deadlines import Deadlines
+    from perdure_hosting.handlers import Handlers
+    from perdure_hosting.line import Line
+
+
+class _Waiting(NamedTuple):
+    """What waits for the other side.
+
+    Attributes:
+        future: Gets the answering frame; ``None``: it may be sent again.
+        frame: Number of the frame that asked.
+        repeatable: Whether it may be sent again although the other side may have seen it.
+    """
+
+    future: asyncio.Future[Frame | None]
+    frame: int
+    repeatable: bool
+
+
+class Peer:
+    """One link, as the side that dials sees it. It outlives sessions: ``renewed`` begins another.
+
+    Args:
+        who: What errors call the other side.
+        clock: The time.
+        deadlines: Ends waits.
+        handlers: What requests and events are handed to.
+        patience: Seconds to wait for room.
+
+    Attributes:
+        link: Of the present session; before the first, one that goes nowhere.
+        line: The carrier in use, or ``None``.
+        serving: Requests of the other side that are being handled.
+        told: Called with frames that are neither answers nor messages.
+        ended: Called whenever a wait may have ended.
+    """
+
+    def __init__(self, who: str, clock: Clock, deadlines: Deadlines, handlers: Handlers, *, patience: float) -> None:
+        self.link: Link = Link(SessionSettings())
+        self.line: Line | None = None
+        self.serving: dict[int, asyncio.Task[None]] = {}
+        self.told: Callable[[Frame], None] = _ignored
+        self.ended: Callable[[], None] = _nothing
+        self._who = who
+        self._clock = clock
+        self._deadlines = deadlines
+        self._handlers = handlers
+        self._patience = patience
+        self._open = False
+        self._last = 0
+        self._waiting: dict[int, _Waiting] = {}
+        self._events: deque[tuple[int, int]] = deque()  # numbers of frame and call, not yet acknowledged
+        self._later: set[int] = set()  # calls of events that are acknowledged, and accepted later
+        self._queue: deque[asyncio.Future[None]] = deque()  # who waits for room
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits for the other side."""
+        return not (self._waiting or self._queue or self.link.held)
+
+    # -- asking
+
+    async def ask(self, envelope: Envelope, *, locate: bool = False) -> Frame | None:
+        """Send a request; return the answering frame, or ``None``: it certainly was not sent, so it may be sent again.
+
+        Raises:
+            DeadlineExceeded: At the envelope's deadline.
+            WorkerLost: The session is over, and the other side may have seen it.
+            Overloaded: There was no room in time.
+            PayloadTooLarge, NotEncodable: It cannot be carried.
+        """
+        await self._room(envelope)
+        number = self._number()
+        raw = wire.framed(envelope, number)
+        return await self._sent(number, wire.asking(raw) if locate else raw, envelope)
+
+    async def publish(self, envelope: Envelope) -> Frame | None:
+        """Send an event; return a frame that says it is accepted, or is not; or ``None``: send it again.
+
+        Raises as ``ask``, but never ``WorkerLost``.
+        """
+        await self._room(envelope)
+        number = self._number()
+        return await self._sent(number, wire.framed(envelope, number), envelope)
+
+    async def command(self, raw_of: Callable[[int], bytes]) -> Frame | None:
+        """Send something that needs no room; return the answering frame, or ``None``: the session is over."""
+        number = self._number()
+        future: asyncio.Future[Frame | None] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = _Waiting(future, self.link.put(raw_of(number)), repeatable=True)
+        self._wake()
+        try:
+            return await future
+        finally:
+            self._waiting.pop(number, None)
+
+    def put(self, raw: bytes, *, counted: bool = False) -> None:
+        """Send this frame."""
+        self.link.put(raw, counted=counted)
+        self._wake()
+
+    # -- being answered
+
+    def arrived(self, frames: Sequence[bytes]) -> None:
+        """These came; perhaps none, but acknowledgements. Raises ``ProtocolViolated``."""
+        for raw in frames:
+            frame = wire.parsed(raw)
+            kind = frame.kind
+            if kind in (Frame.REPLY, Frame.ERROR, Frame.DONE, Frame.FOUND):
+                self._answered(frame)
+            elif kind in (Frame.REQUEST, Frame.EVENT):
+                self.link.arrived(len(raw))
+                self._handlers.take(self, len(raw), frame)
+            elif kind == Frame.CANCEL:
+                self._handlers.cancel(self, frame.call)
+            elif kind == Frame.PENDING:
+                self._later.add(frame.call)
+            else:
+                self.told(frame)
+        self._accepted()
+        self._next_in_queue()
+        self.ended()
+
+    def _answered(self, frame: Frame) -> None:
+        self._later.discard(frame.call)
+        waiting = self._waiting.pop(frame.call, None)
+        if waiting is not None and not waiting.future.done():
+            waiting.future.set_result(frame)
+
+    def _accepted(self) -> None:
+        """An event is accepted when it is acknowledged, unless something else was said before."""
+        acked, events = self.link.acked, self._events
+        while events and events[0][0] <= acked:
+            _, number = events.popleft()
+            if number in self._waiting and number not in self._later:
+                future = self._waiting.pop(number).future
+                if not future.done():
+                    future.set_result(_ACCEPTED)
+
+    # -- sessions
+
+    def renewed(self, link: Link, first: Callable[[int], bytes] | None = None) -> None:
+        """Go on with another session: of the last one, say who waits in vain. ``first`` is sent before all else."""
+        old, self.link = self.link, link
+        waiting, self._waiting = self._waiting, {}
+        self._events.clear()
+        self._later.clear()
+        self._handlers.abandon(self)
+        self.serving.clear()
+        if first is not None:
+            link.put(first(self._number()))
+        for future, frame, repeatable in waiting.values():
+            if future.done():
+                continue
+            if repeatable or old.never_written(frame):
+                future.set_result(None)
+            else:
+                future.set_exception(WorkerLost(f"the connection to {self._who} was lost before there was an answer"))
+        self._open = True
+        self._next_in_queue()
+
+    def closed(self, error: Exception) -> None:
+        """End every wait with this error; the other side is told that nobody waits any more."""
+        waiting, self._waiting = self._waiting, {}
+        for number, each in waiting.items():
+            self.put(wire.note(Frame.CANCEL, number))
+            if not each.future.done():
+                each.future.set_exception(error)
+        while self._queue:
+            future = self._queue.popleft()
+            if not future.done():
+                future.set_exception(error)
+
+    def lost(self) -> None:
+        """There is no session, and none is in sight: what may not be sent again ends."""
+        self.renewed(self.link)
+        self.link = Link(SessionSettings())
+        self._open = False
+
+    # -- inside
+
+    async def _sent(self, number: int, raw: bytes, envelope: Envelope) -> Frame | None:
+        link = self.link
+        if len(raw) > link.max_frame:
+            self._next_in_queue()
+            msg = f"{_named(envelope)} has {len(raw)} bytes, more than the {link.max_frame} allowed: send a reference"
+            raise PayloadTooLarge(msg)
+        event = envelope.kind == "event"
+        future: asyncio.Future[Frame | None] = asyncio.get_running_loop().create_future()
+        frame = link.put(raw, counted=True)
+        self._waiting[number] = _Waiting(future, frame, repeatable=event)
+        if event:
+            self._events.append((frame, number))
+            link.urgent = True
+        self._wake()
+        if self._queue:
+            self._next_in_queue()
+        if envelope.deadline is not None:
+            self._deadlines.watch(future, envelope.deadline, lambda: late(envelope))
+        try:
+            return await future
+        except BaseException:
+            if self._waiting.pop(number, None) is not None and not event:
+                self.put(wire.note(Frame.CANCEL, number))
+            raise
+        finally:
+            self.ended()
+
+    async def _room(self, envelope: Envelope) -> None:
+        """Return when a counted frame may be put in; first come, first served."""
+        if self._open and not self._queue and self.link.room:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append(future)
+        if envelope.deadline is not None:
+            self._deadlines.watch(future, envelope.deadline, lambda: late(envelope))
+        self._deadlines.watch(future, self._clock.now() + self._patience, self._no_room)
+        try:
+            await future
+        except BaseException:
+            if future in self._queue:
+                self._queue.remove(future)
+            self._next_in_queue()
+            self.ended()
+            raise
+        self._queue.popleft()
+
+    def _no_room(self) -> Exception:
+        if self.line is None:
+            return HostUnreachable(f"there was no connection to {self._who} for {self._patience} s")
+        return Overloaded(f"{self._who} took over no message for {self._patience} s: it is overloaded")
+
+    def _next_in_queue(self) -> None:
+        """Wake who waits for room first, if there is some; it leaves the queue when it has put its frame in."""
+        queue = self._queue
+        if queue and self._open and self.link.room and not queue[0].done():
+            queue[0].set_result(None)
+
+    def _number(self) -> int:
+        self._last += 1
+        return self._last
+
+    def _wake(self) -> None:
+        if self.line is not None:
+            self.line.wake()
+
+
+_ACCEPTED = Frame(kind=Frame.DONE)
+
+
+def late(envelope: Envelope) -> DeadlineExceeded:
+    """What is raised at a deadline."""
+    return DeadlineExceeded(f"{_named(envelope)} had no reply before its deadline; allow more time, or send it again")
+
+
+def _named(envelope: Envelope) -> str:
+    return f"message {envelope.type!r} to {str(envelope.target or envelope.topic)!r}"
+
+
+def _ignored(_frame: Frame) -> None:
+    pass
+
+
+def _nothing() -> None:
+    pass
