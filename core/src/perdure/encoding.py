@@ -69,19 +69,16 @@ def encode_and_read(value: object, annotation: Any, where: str) -> tuple[bytes, 
         NotEncodable: Something in it has no JSON form (NaN has none), or would not come back as its declared type.
             ``where`` names the place in the message.
     """
-    plain = annotation is Any or (type(value) is annotation and annotation in _EXACT)
     try:
-        data = to_json(value) if plain else adapter(annotation).dump_json(value, by_alias=True, warnings="error")
+        if type(value) is annotation and annotation in _EXACT:
+            return to_json(value), value
+        if annotation is Any:
+            data = to_json(value)
+            return data, from_json(data, allow_inf_nan=False)
+        return _by_type(value, adapter(annotation))
     except PydanticSerializationError as error:
         msg = f"{where} cannot be written as JSON: {_why(error)}; return types that pydantic can serialise"
         raise NotEncodable(msg) from None
-    try:
-        if not plain:
-            read = adapter(annotation).validate_json(data)
-        elif annotation is Any:
-            read = from_json(data, allow_inf_nan=False)
-        else:
-            read = value
     except ValidationError as error:
         misfit = describe(error, f"{where}, written as JSON and read again,")
         msg = f"{misfit}; return what is declared (NaN is written as null)"
@@ -89,7 +86,33 @@ def encode_and_read(value: object, annotation: Any, where: str) -> tuple[bytes, 
     except ValueError:
         msg = f"{where} holds NaN or an infinity, which JSON cannot carry: send None or a string for it"
         raise NotEncodable(msg) from None
+
+
+def _by_type(value: Any, kind: TypeAdapter[Any]) -> tuple[bytes, Any]:
+    data = kind.serializer.to_json(value, by_alias=True, warnings=False)
+    try:
+        read = kind.validator.validate_json(data)
+    except ValidationError:
+        _check(value, kind)
+        raise
+    if not _equal(read, value):  # it may be of another type than was declared, or only know no equality
+        _check(value, kind)
     return data, read
+
+
+def _check(value: Any, kind: TypeAdapter[Any]) -> None:
+    """Raise what the serializer has to say against a value.
+
+    Not each time: it takes ten times as long as to write it (``"error"`` is tried as a truth value first, which fails).
+    """
+    kind.serializer.to_json(value, by_alias=True, warnings="error")
+
+
+def _equal(read: Any, value: Any) -> bool:
+    try:
+        return bool(read == value)
+    except Exception:  # noqa: BLE001 - the author's own, or an array's, which has no truth
+        return False
 
 
 def decode(data: bytes, annotation: Any, where: str) -> Any:
