@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import random
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, overload
@@ -91,7 +91,7 @@ class StepOptions:
     returns: Any = None
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen: one is made for each attempt, and that would take four times as long
 class Attempt:
     """One attempt of one step, as its body sees it.
 
@@ -311,15 +311,16 @@ def _looked_up(
     The annotations of a function whose type is given at the call need not be there at run time.
     """
     fn = getattr(fn, "__func__", fn)  # a bound method is a new object each time
-    with suppress(TypeError):  # not hashable, as a callable instance may be
-        if fn in known:
-            return known[fn]
-    fact = look(fn)
-    with suppress(TypeError):
-        known[fn] = fact
+    try:
+        fact = known.get(fn, _UNKNOWN)
+    except TypeError:  # not hashable, as a callable instance may be
+        return look(fn)
+    if fact is _UNKNOWN:
+        fact = known[fn] = look(fn)
     return fact
 
 
+_UNKNOWN: Final = object()
 _returns: WeakKeyDictionary[Callable[..., Any], Any] = WeakKeyDictionary()
 _functions: WeakKeyDictionary[Callable[..., Any], tuple[StepOptions, str, bool]] = WeakKeyDictionary()
 _NO_OPTIONS: Final = StepOptions()
