@@ -71,7 +71,7 @@ class EmbeddedEngine:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._patience = Patience(settings.pause)
         self._reports = Reports(self._store, parts.observers)
-        self._waiters = Waiters(self._store, self._store, self._drives)
+        self._waiters = Waiters(self._store, self._store, self._drives, self._live.__contains__)
         self._poke = asyncio.Event()
         self._next_wake: float | None = None
         self._driving = False
@@ -434,8 +434,9 @@ class EmbeddedEngine:
                 live.running.pop(command.path, None)
         if live.suspending is not None:
             return []
-        wanted = batch.wants("step")
-        live.running.update((command.path, None) for command in wanted)
+        wanted = list(batch.opened.values()) if batch.plain else batch.wants("step")
+        for command in wanted:
+            live.running[command.path] = None
         return wanted
 
     async def _write(self, live: Live, batch: Batch) -> bool:
@@ -496,7 +497,8 @@ class EmbeddedEngine:
                 self._reopen(live)
                 return None
             else:
-                self._patience.over()
+                if self._patience.tried:
+                    self._patience.over()
                 return list(claims)
 
     def _reopen(self, live: Live) -> None:

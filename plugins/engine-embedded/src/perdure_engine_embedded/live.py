@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, cast
 
 from pydantic_core import from_json
@@ -34,30 +33,54 @@ _ARRIVING: Final = frozenset({"event", "update"})
 """What the journal knows by the delivery's key."""
 
 
-@dataclass
 class Batch:
     """What one or more activations brought, to be committed together.
 
-    ``release`` is a batch of nothing: the run was claimed for something that is no longer there to do (a clock
-    that was put back, a repeated delivery) and is given back. ``firm`` is one that holds more than the outcomes
-    of local steps, which may wait for the next one that does.
+    Args:
+        release: It is a batch of nothing: the run was claimed for something that is no longer there to do (a clock
+            that was put back, a repeated delivery) and is given back.
+
+    Attributes:
+        entries, consumed, opened, closed, outcome, progress: What is to be written.
+        firm: It holds more than the outcomes of local steps, which may wait for the next one that does.
+        plain: Nothing but steps was ever wanted.
+        local: These were local ones.
     """
 
-    entries: list[Entry] = field(default_factory=list[Entry])
-    consumed: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
-    opened: dict[str, Command] = field(default_factory=dict[str, "Command"])
-    closed: list[Command] = field(default_factory=list["Command"])
-    outcome: Outcome | None = None
-    progress: bytes | None = None
-    release: bool = False
-    firm: bool = False
+    __slots__ = (
+        "closed",
+        "consumed",
+        "entries",
+        "firm",
+        "local",
+        "opened",
+        "outcome",
+        "plain",
+        "progress",
+        "release",
+    )
+
+    def __init__(self, *, release: bool = False) -> None:
+        self.entries: list[Entry] = []
+        self.consumed: list[tuple[str, int]] = []
+        self.opened: dict[str, Command] = {}
+        self.closed: list[Command] = []
+        self.outcome: Outcome | None = None
+        self.progress: bytes | None = None
+        self.release = release
+        self.firm = False
+        self.plain = self.local = True
 
     def add(self, activation: Activation, now: float) -> None:
         """Add what an activation brought."""
         for command in activation.opened:
             self.opened[command.path] = command
-            if command.kind in RECORDED:
-                self.entries.append(_record(command, now))
+            if command.kind != "step":
+                self.plain = self.local = False
+                if command.kind in RECORDED:
+                    self.entries.append(_record(command, now))
+            elif self.local:
+                self.local = command.body.local
         for command in activation.closed:
             if self.opened.pop(command.path, None) is None:
                 self.closed.append(command)
@@ -76,23 +99,20 @@ class Batch:
     @property
     def must_be_written(self) -> bool:
         """Whether it holds anything but steps to be attempted, which a replay asks for again by itself."""
-        return bool(self.entries or self.consumed or self.outcome or self.release or self.progress is not None) or any(
-            command.kind != "step" for command in (*self.opened.values(), *self.closed)
-        )
+        written = self.entries or self.consumed or self.outcome or self.release or self.progress is not None
+        return bool(written) or not self.plain or any(command.kind != "step" for command in self.closed)
 
     @property
     def moves_only(self) -> bool:
         """Whether it holds entries and new steps, and nothing else: nearly every commit of nearly every run."""
-        return not (self.outcome or self.consumed or self.closed or self.progress is not None) and all(
-            command.kind == "step" for command in self.opened.values()
-        )
+        return self.plain and not (self.outcome or self.consumed or self.closed or self.progress is not None)
 
     @property
     def may_wait(self) -> bool:
         """Whether nothing is lost if it is written together with what comes next."""
-        return not (
+        return self.local and not (
             self.firm or self.consumed or self.outcome or self.release or self.closed or self.progress is not None
-        ) and all(command.kind == "step" and command.body.local for command in self.opened.values())
+        )
 
 
 class Live:
@@ -136,6 +156,11 @@ class Live:
     def has_arrivals(self) -> bool:
         """Whether something waits to be fed."""
         return bool(self._arrived)
+
+    @property
+    def _stirs(self) -> bool:
+        """Whether anything but a timer may have set its code going."""
+        return bool(self._arrived) or self._begun is not None or self._held is not None
 
     def stands_at(self, seq: int, generation: int) -> bool:
         """Whether its machine is where a journal of that length is, in that life of the run."""
@@ -198,10 +223,10 @@ class Live:
             NonDeterminism: The code no longer fits its journal.
         """
         execution = self.execution
-        if execution is None or self.gone:
+        if execution is None or self.gone or not (self._stirs or execution.due(now) is not None):
             return None
         batch = self._held or Batch()
-        before = batch.weight
+        before = batch.weight if self._held is not None else 0
         if self._begun is not None:
             self._tell(batch, execution)
             told = batch.progress is not None or self._began_at != self.start.at

@@ -36,12 +36,16 @@ class Waiters:
         store: Tells of changes.
         query: The views.
         driven_here: Whether a run is driven by this engine, which then tells of it itself.
+        moves_here: Whether it has something to do, and this engine does it.
     """
 
-    def __init__(self, store: Store, query: Query, driven_here: Callable[[str], bool]) -> None:
+    def __init__(
+        self, store: Store, query: Query, driven_here: Callable[[str], bool], moves_here: Callable[[str], bool]
+    ) -> None:
         self._store = store
         self._query = query
         self._driven_here = driven_here
+        self._moves_here = moves_here
         self._waiters: dict[str, dict[_Waiter, None]] = {}  # first come, first told: a set would not keep their order
         self._asked = False
         self._looker: asyncio.Task[None] | None = None
@@ -62,11 +66,14 @@ class Waiters:
         scope = asyncio.timeout(timeout)
         try:
             async with scope:
+                moves = not until_waiting and self._moves_here(run)
                 while True:
                     waiter.event.clear()
-                    view = await self._view(run)
-                    if settled(view, until_waiting=until_waiting):
-                        return view
+                    if not moves:  # else there is nothing to see until it is told of
+                        view = await self._view(run)
+                        if settled(view, until_waiting=until_waiting):
+                            return view
+                    moves = False
                     self._look()
                     await waiter.event.wait()
         except TimeoutError:
