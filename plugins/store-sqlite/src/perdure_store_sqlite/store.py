@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from perdure.errors import StoreUnavailable
 from perdure.messages import Commit, RunFilter
+from perdure_store_sqlite.reader import Look, Reader, Seen
 from perdure_store_sqlite.views import Views
 from perdure_store_sqlite.writer import (
     Accept,
@@ -83,12 +83,13 @@ class SqliteStore:
         self._shared = Shared(deliver=self._deliver)
         options = Options(path=path, synchronous=synchronous, lease=lease, busy_timeout=busy_timeout, now=now)
         self._writer = Writer(options, self._shared)
-        self._views = Views(path)
-        self._readers = ThreadPoolExecutor(1, thread_name_prefix=f"perdure-sqlite-reader {path.name}")
+        self._reader = Reader(Views(path), self._show, f"perdure-sqlite-reader {path.name}")
         self._thread: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._there = self._closed = False
         self._counter = 0
+        self._gathered: list[Job] = []
+        self._crowded = False
         self._waiters: list[asyncio.Future[None]] = []
 
     @property
@@ -158,11 +159,11 @@ class SqliteStore:
         if self._closed:
             return
         self._closed = True
+        self._hand_over()
         self._writer.put(None)
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
-        await asyncio.to_thread(self._readers.shutdown)
-        self._views.close()
+        await asyncio.to_thread(self._reader.close)
         self._tell()
 
     # -- the views --------------------------------------------------------------------------------------------
@@ -227,8 +228,23 @@ class SqliteStore:
         loop = asyncio.get_running_loop()
         self._loop = loop
         future: asyncio.Future[Any] = loop.create_future()
-        self._writer.put(Job(call, worker, future))
+        job = Job(call, worker, future)
+        if not self._crowded:
+            self._writer.put(job)
+        else:
+            if not self._gathered:
+                loop.call_soon(self._hand_over)
+            self._gathered.append(job)
         return await future
+
+    def _hand_over(self) -> None:
+        """Where many calls were answered at once, many follow: they go together, at the end of the loop's turn.
+
+        Else the thread would begin with the first of them, and each handful would pay for a transaction of its own.
+        """
+        for job in self._gathered:
+            self._writer.put(job)
+        self._gathered.clear()
 
     async def _begin(self) -> None:
         """Have the file opened. Raises what keeps it from being so; the next call tries again."""
@@ -245,7 +261,10 @@ class SqliteStore:
         if not self._there:
             await self._begin()
         self._check_open()
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._views.read, look)
+        self._loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._reader.put(Look(look, future))
+        return await future
 
     def _check_open(self) -> None:
         if self._closed:
@@ -258,7 +277,14 @@ class SqliteStore:
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 self._loop.call_soon_threadsafe(self._settle, outcomes, tell)
 
+    def _show(self, seen: list[Seen]) -> None:
+        """Called by the reader's thread."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # as above
+                self._loop.call_soon_threadsafe(_answer, seen)
+
     def _settle(self, outcomes: list[Outcome], tell: bool) -> None:  # noqa: FBT001 - the loop passes by position only
+        self._crowded = len(outcomes) > 1
         for (call, _, future), result, error in outcomes:
             if future.cancelled():
                 if error is None:
@@ -294,3 +320,13 @@ class SqliteStore:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
+
+
+def _answer(seen: list[Seen]) -> None:
+    for future, result, error in seen:
+        if future.cancelled():
+            continue
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
