@@ -39,7 +39,6 @@ from perdure.steps import StepCall, StepOptions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
-    from types import CodeType
 
     from perdure.agent import Agent, AgentRef
     from perdure.messages import Envelope
@@ -473,7 +472,7 @@ class Context(ABC):
 
 
 _SEEDS: Final = uuid.UUID("0f6b3c1e-7d61-5d0b-9f3e-6f2a4f1f8d55")
-_SOURCES: Final[dict[tuple[CodeType, int], str]] = {}
+_SOURCES: Final[dict[tuple[str, int], str]] = {}
 _MAX_SOURCES: Final = 10_000
 
 
@@ -484,12 +483,12 @@ def caller_source() -> str:
         frame = frame.f_back if frame is not None else None
     if frame is None:
         return ""
-    place = frame.f_code, frame.f_lineno
+    place = frame.f_code.co_filename, frame.f_lineno  # not the code itself, whose hash is made anew each time
     source = _SOURCES.get(place)
     if source is None:
         if len(_SOURCES) >= _MAX_SOURCES:  # code that is made at run time, again and again
             _SOURCES.clear()
-        source = _SOURCES[place] = f"{PurePath(frame.f_code.co_filename).name}:{frame.f_lineno}"
+        source = _SOURCES[place] = f"{PurePath(place[0]).name}:{place[1]}"
     return source
 
 
