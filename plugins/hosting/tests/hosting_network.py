@@ -92,7 +92,8 @@ def request(to: str, payload: bytes = b'"hello"', *, key: str = "1", id: str = "
 
 
 def event(topic: str, payload: bytes = b'"news"', *, source: str = "1", id: str = "e1", **more: Any) -> Envelope:
-    return Envelope(id, "event", None, "kit.news", payload, topic=TopicId(topic, source), content=JSON, **more)
+    target = more.pop("target", None)
+    return Envelope(id, "event", target, "kit.news", payload, topic=TopicId(topic, source), content=JSON, **more)
 
 
 class Desk:

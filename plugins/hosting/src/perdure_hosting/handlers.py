@@ -41,6 +41,10 @@ class Asker(Protocol):
         """Send this frame back."""
         ...
 
+    def wake(self) -> None:
+        """Its link has something to say."""
+        ...
+
 
 class Handlers:
     """What is being handled in one process.
@@ -113,6 +117,8 @@ class Handlers:
 
     def _begin(self, asker: Asker, link: Link, size: int, frame: Frame) -> None:
         link.took(size)
+        if link.due:
+            asker.wake()
         if frame.kind == Frame.REQUEST:
             self.busy += 1
             call = frame.call

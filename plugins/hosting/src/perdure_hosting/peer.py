@@ -108,7 +108,7 @@ class Peer:
         number = self._number()
         future: asyncio.Future[Frame | None] = asyncio.get_running_loop().create_future()
         self._waiting[number] = _Waiting(future, self.link.put(raw_of(number)), repeatable=True)
-        self._wake()
+        self.wake()
         try:
             return await future
         finally:
@@ -117,7 +117,12 @@ class Peer:
     def put(self, raw: bytes, *, counted: bool = False) -> None:
         """Send this frame."""
         self.link.put(raw, counted=counted)
-        self._wake()
+        self.wake()
+
+    def wake(self) -> None:
+        """Its link has something to say."""
+        if self.line is not None:
+            self.line.wake()
 
     # -- being answered
 
@@ -212,7 +217,7 @@ class Peer:
         if event:
             self._events.append((frame, number))
             link.urgent = True
-        self._wake()
+        self.wake()
         if self._queue:
             self._next_in_queue()
         if envelope.deadline is not None:
@@ -259,10 +264,6 @@ class Peer:
     def _number(self) -> int:
         self._last += 1
         return self._last
-
-    def _wake(self) -> None:
-        if self.line is not None:
-            self.line.wake()
 
 
 _ACCEPTED = Frame(kind=Frame.DONE)
