@@ -31,7 +31,8 @@ _NOTHING: Final = ((), (), (), (), (), (), None)
 class Held:
     """A run that a worker of this process holds.
 
-    ``quiet`` is what a commit carries after its entries when nothing but the journal changes.
+    ``quiet`` is what a commit carries after its entries when nothing but the journal changes; ``alone`` is one that is
+    known to have neither requests nor children.
     """
 
     id: int
@@ -44,6 +45,7 @@ class Held:
     wake_at: float | None
     rewound: bool = False
     told_due: bool = False
+    alone: bool = False
 
     def due(self, now: float) -> bool:
         """Whether its timer is."""
@@ -70,6 +72,8 @@ class Holding:
         self._before: dict[str, Held | None] = {}
         self._rows: list[tuple[Any, ...]] = []
         self._strays: set[str] = set()
+        self.fresh: dict[str, Start] = {}
+        """Runs that the call has just taken in, and knows all about; not turns, which stand in a queue."""
         self.get = self._held.get
         """A run that is held, by its id, or ``None``."""
 
@@ -127,6 +131,7 @@ class Holding:
         self._connection = connection
         self._strays.update(run for run, held in self._before.items() if held is None)
         self._rows.clear()
+        self.fresh.clear()
         known, still = self._held | self._before, dict[str, Held]()
         for run, held in known.items():
             row = held and connection.execute(sql.STANDS, (held.id, run, self._driver.epoch)).fetchone()
@@ -165,7 +170,9 @@ class Holding:
 
     def woken(self, touched: dict[str, int], worker: str | None, now: float) -> Sequence[Claim]:
         """Claims on those of these runs that have something to do and that the worker may have."""
-        return [claim for run, id in touched.items() if (claim := self._offer(run, id, worker, now)) is not None]
+        claims = [self._offer(run, id, worker, now) for run, id in touched.items()]
+        self.fresh.clear()
+        return [claim for claim in claims if claim is not None]
 
     def release(self, run: str) -> None:
         """The worker gave it up in a commit, which has written so."""
@@ -216,6 +223,8 @@ class Holding:
         if held is not None and held.worker != worker and not self._alive(held.worker):
             self._let_go(run, takeovers=1)
             held = None
+        if run in self.fresh and worker is not None and self._driver.epoch is not None:
+            return self._hold_fresh(self.fresh[run], id, worker)
         if held is None and self._connection.execute(sql.CLAIMABLE, (id, now)).fetchone() is None:
             self._mark(id, "held IS NOT NULL")
             return None
@@ -247,6 +256,15 @@ class Holding:
         self._connection.execute("UPDATE runs SET ready = 0 WHERE id = ? AND ready = 1", (id,))
         held.told_due = held.due(now)
         return Claim(held.start, held.epoch, held.seq, inbox, held.takeovers, held.rewound)
+
+    def _hold_fresh(self, start: Start, id: int, worker: str) -> Claim:
+        self.remember(start.run)
+        self._connection.execute(sql.HOLD, (self._driver.epoch, id))
+        start = start._replace(reuse="join")
+        held = self._held[start.run] = Held(
+            id, start, worker, 1, 0, 0, quiet("pending", active=False, wake_at=None, takeovers=0), None, alone=True
+        )
+        return Claim(start, held.epoch, 0)
 
     def _take(self, run: str, id: int, worker: str) -> Held:
         self.flush()  # its last entries may be among what was put off, and the length is read below

@@ -118,6 +118,8 @@ class Intake:
             self._connection.executemany("INSERT INTO run_tags (tag, value, at, run) VALUES (?, ?, ?, ?)", tags)
         if start.session is not None:
             self.become_due(start, now)
+        elif epoch == 0 and not delayed:
+            self._holding.fresh[start.run] = start
         touched[start.run] = id
         return Accepted(start.run, new=True), id
 
@@ -188,6 +190,7 @@ class Intake:
         row = rows.delivery_row(self._connection, id, delivery)
         if self._connection.execute(sql.INSERT_DELIVERY, (id, *row)).rowcount <= 0:
             return False
+        self._holding.fresh.pop(delivery.run, None)
         self._connection.execute(sql.HEARD, (delivery.at, id))
         if delivery.kind == "answer":
             self._connection.execute("UPDATE requests SET status = 'answered' WHERE request = ?", (delivery.key,))

@@ -124,13 +124,17 @@ class Ledger:
         self.loud = True
         touched: dict[str, int] = {}
         self._holding.append(held, commit.entries)
-        self._connection.executemany(
-            "UPDATE inbox SET consumed = 1, place = ? WHERE run = ? AND key = ?",
-            [(place, held.id, key) for key, place in commit.consumed],
-        )
+        if commit.consumed:
+            self._connection.executemany(
+                "UPDATE inbox SET consumed = 1, place = ? WHERE run = ? AND key = ?",
+                [(place, held.id, key) for key, place in commit.consumed],
+            )
+        if commit.asks or commit.starts:
+            held.alone = False
         if commit.log or commit.state is not None:
             self._converse(commit, held)
-        self._ask(commit, held)
+        if commit.asks or commit.closes:
+            self._ask(commit, held)
         if commit.again is not None:
             self._begin_anew(commit.again, held)
         for start in commit.starts:
@@ -201,8 +205,9 @@ class Ledger:
         if not finished:
             touched[commit.run] = held.id
             return
-        self._connection.execute("UPDATE requests SET status = 'closed' WHERE run = ? AND status = 'open'", (held.id,))
-        self._intake.close_children(commit.run, commit.at, touched)
+        if not held.alone:
+            self._connection.execute(sql.CLOSE_REQUESTS, (held.id,))
+            self._intake.close_children(commit.run, commit.at, touched)
         if held.start.session is not None:
             self._intake.become_due(held.start, commit.at)
             following = self._one(sql.NEXT_TURN, held.start.target, held.start.session)

@@ -95,6 +95,7 @@ ASK: Final = (
     "INSERT INTO requests (request, run, path, prompt, schema, at, deadline, asked) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
     " ON CONFLICT (request) DO UPDATE SET asked = excluded.asked, status = 'open' WHERE status <> 'answered'"
 )
+CLOSE_REQUESTS: Final = "UPDATE requests SET status = 'closed' WHERE run = ? AND status = 'open'"
 CHILDREN: Final = (
     "SELECT id, run, on_close FROM runs INDEXED BY runs_children"
     " WHERE parent = ? AND live = 1 AND on_close <> 'abandon'"
