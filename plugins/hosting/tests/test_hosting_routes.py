@@ -514,7 +514,7 @@ async def test_a_host_that_does_not_know_a_kind_says_so(network: Network):
     network.host.accept(far)
     await near.send(HELLO.SerializeToString())
     await near.receive()
-    await near.send(Packet(first=1, frames=[b"\x08\x63\x10\x07"], urgent=True).SerializeToString())
+    await near.send(Packet(first=1, frames=[b"\x08\x63\x11\x07" + bytes(7)], urgent=True).SerializeToString())
     frames: list[bytes] = []
     async with asyncio.timeout(TIMEOUT):
         while not frames:

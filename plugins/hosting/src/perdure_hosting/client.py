@@ -14,7 +14,7 @@ from perdure_hosting.connection import Connection, Introduction
 from perdure_hosting.deadlines import Deadlines
 from perdure_hosting.errors import HostUnreachable
 from perdure_hosting.handlers import Handlers, delivering
-from perdure_hosting.peer import Peer, late
+from perdure_hosting.peer import Peer, late, named
 from perdure_hosting.settings import WorkerSettings
 from perdure_hosting.wire_pb2 import Frame
 
@@ -81,7 +81,7 @@ class LinkTransport:
 
     async def announce(self, presence: Presence) -> None:
         """Say what lives here. Raises ``NotPermitted``."""
-        self._open("what lives here cannot be announced")
+        self._check("told what lives here")
         self._presence = presence
         while (answer := await self._host.command(lambda number: wire.announcement(presence, number))) is None:
             pass  # again, in the next session
@@ -94,7 +94,7 @@ class LinkTransport:
         if envelope.kind != "request":
             msg = f"the transport was given a {envelope.kind} to send: only requests are sent, replies return"
             raise UsageError(msg)
-        self._open(f"message {envelope.type!r} to {str(envelope.target)!r} cannot be sent")
+        self._check("sent", envelope)
         if envelope.deadline is not None and envelope.deadline <= self._clock.now():
             raise late(envelope)
         try:
@@ -118,15 +118,15 @@ class LinkTransport:
         if envelope.kind != "event" or not (envelope.topic or envelope.target):
             msg = f"the transport was given a {envelope.kind} to publish, expected an event with a topic or target"
             raise UsageError(msg)
-        self._open(f"message {envelope.type!r} cannot be published on {str(envelope.topic)!r}")
-        while (answer := await self._host.publish(envelope)) is None:
+        self._check("published", envelope)
+        while (answer := await self._host.ask(envelope)) is None:
             pass  # nobody knows whether it had arrived: it goes again, and who has it knows it by its id
         if answer.kind == Frame.ERROR:
             raise _revived(wire.error_of(answer))
 
     async def agents(self) -> Sequence[Whereabouts]:
         """Which agent types live where, as the host sees it."""
-        self._open("agents cannot be listed")
+        self._check("asked for agents")
         while (answer := await self._host.command(lambda number: wire.note(Frame.DISCOVER, number))) is None:
             pass  # asked again in the new session
         return wire.whereabouts_of(answer)
@@ -167,13 +167,13 @@ class LinkTransport:
     def _opened(self, link: Link) -> None:
         self._host.renewed(link, lambda number: wire.announcement(self._presence, number))
 
-    def _open(self, what: str) -> None:
+    def _check(self, what: str, envelope: Envelope | None = None) -> None:
         """Raise ``UsageError`` unless this may be done now."""
-        nested = self._state == "stopping" and delivering.get() is self._handlers
-        if self._state != "started" and not nested:
-            is_ = "not started" if self._state == "new" else self._state
-            msg = f"{what}: the transport is {is_}"
-            raise UsageError(msg)
+        if self._state == "started" or (self._state == "stopping" and delivering.get() is self._handlers):
+            return
+        is_ = "not started" if self._state == "new" else self._state
+        msg = f"{named(envelope) if envelope else 'the host'} cannot be {what}: the transport is {is_}"
+        raise UsageError(msg)
 
 
 def _revived(error: ErrorInfo) -> PerdureError:

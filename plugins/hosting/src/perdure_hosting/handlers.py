@@ -183,7 +183,7 @@ def _targets(frame: Frame) -> Iterable[AgentId | None]:
 def _framed(answer: Envelope, call: int, max_frame: int) -> bytes:
     """An answer as a frame; if it cannot be one, what says so."""
     try:
-        raw = wire.framed(answer, call)
+        raw = wire.answered(answer, call)
     except NotEncodable as error:
         return wire.failure(call, error)
     if len(raw) > max_frame:

@@ -107,15 +107,17 @@ class Link:
         self._written.extend(frames)
         self._next += len(frames)
         self._highest = max(self._highest, self._next - 1)
+        if not waiting:  # else an answer to what arrived may still be waiting, and must not come after its receipt
+            self._told[0] = self.received
         packet = Packet(
             first=first,
-            ack=self.received,
+            ack=self._told[0],
             taken_frames=self._taken[0],
             taken_bytes=self._taken[1],
             urgent=self.urgent,
             frames=frames,
         )
-        self._told = [self.received, *self._taken]
+        self._told[1:] = self._taken
         self.due = self.urgent = False
         return packet.SerializeToString()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from perdure.errors import DeadlineExceeded, Overloaded, PayloadTooLarge, WorkerLost
 from perdure_hosting import wire
@@ -81,27 +81,30 @@ class Peer:
     # -- asking
 
     async def ask(self, envelope: Envelope, *, locate: bool = False) -> Frame | None:
-        """Send a request; return the answering frame, or ``None``: it certainly was not sent, so it may be sent again.
+        """Send a request or event; return the answering frame, or ``None``: it may be sent again.
+
+        A request may be if it certainly was not sent; an event always, for who gets it knows it by its id. An event is
+        answered by a frame of kind ``DONE`` when it is accepted.
 
         Raises:
             DeadlineExceeded: At the envelope's deadline.
-            WorkerLost: The session is over, and the other side may have seen it.
-            Overloaded: There was no room in time.
+            WorkerLost: The session is over, and the other side may have seen the request.
+            Overloaded, HostUnreachable: There was no room in time, or no session.
             PayloadTooLarge, NotEncodable: It cannot be carried.
         """
-        await self._room(envelope)
-        number = self._number()
+        if not self._open or self._queue or not self.link.room:
+            await self._room(envelope)
+        number = self._last = self._last + 1
         raw = wire.framed(envelope, number)
-        return await self._sent(number, wire.asking(raw) if locate else raw, envelope)
-
-    async def publish(self, envelope: Envelope) -> Frame | None:
-        """Send an event; return a frame that says it is accepted, or is not; or ``None``: send it again.
-
-        Raises as ``ask``, but never ``WorkerLost``.
-        """
-        await self._room(envelope)
-        number = self._number()
-        return await self._sent(number, wire.framed(envelope, number), envelope)
+        future = self._put(number, wire.asking(raw) if locate else raw, envelope)
+        if envelope.deadline is not None:
+            self._deadlines.watch(future, envelope.deadline, lambda: late(envelope))
+        try:
+            return await future
+        except BaseException:
+            if self._waiting.pop(number, None) is not None and envelope.kind == "request":
+                self.put(wire.note(Frame.CANCEL, number))
+            raise
 
     async def command(self, raw_of: Callable[[int], bytes]) -> Frame | None:
         """Send something that needs no room; return the answering frame, or ``None``: the session is over."""
@@ -128,12 +131,15 @@ class Peer:
 
     def arrived(self, frames: Sequence[bytes]) -> None:
         """These came; perhaps none, but acknowledgements. Raises ``ProtocolViolated``."""
+        parsed, waiting = wire.parsed, self._waiting
         for raw in frames:
-            frame = wire.parsed(raw)
+            frame = parsed(raw)
             kind = frame.kind
-            if kind in (Frame.REPLY, Frame.ERROR, Frame.DONE, Frame.FOUND):
-                self._answered(frame)
-            elif kind in (Frame.REQUEST, Frame.EVENT):
+            if kind in _ANSWERS:
+                asked = waiting.pop(frame.call, None)
+                if asked is not None and not asked.future.done():
+                    asked.future.set_result(frame)
+            elif kind in _MESSAGES:
                 self.link.arrived(len(raw))
                 self._handlers.take(self, len(raw), frame)
             elif kind == Frame.CANCEL:
@@ -146,18 +152,14 @@ class Peer:
         self._next_in_queue()
         self.ended()
 
-    def _answered(self, frame: Frame) -> None:
-        self._later.discard(frame.call)
-        waiting = self._waiting.pop(frame.call, None)
-        if waiting is not None and not waiting.future.done():
-            waiting.future.set_result(frame)
-
     def _accepted(self) -> None:
         """An event is accepted when it is acknowledged, unless something else was said before."""
         acked, events = self.link.acked, self._events
         while events and events[0][0] <= acked:
             _, number = events.popleft()
-            if number in self._waiting and number not in self._later:
+            if number in self._later:
+                self._later.discard(number)
+            elif number in self._waiting:
                 future = self._waiting.pop(number).future
                 if not future.done():
                     future.set_result(_ACCEPTED)
@@ -204,15 +206,15 @@ class Peer:
 
     # -- inside
 
-    async def _sent(self, number: int, raw: bytes, envelope: Envelope) -> Frame | None:
+    def _put(self, number: int, raw: bytes, envelope: Envelope) -> asyncio.Future[Frame | None]:
         link = self.link
         if len(raw) > link.max_frame:
             self._next_in_queue()
-            msg = f"{_named(envelope)} has {len(raw)} bytes, more than the {link.max_frame} allowed: send a reference"
+            msg = f"{named(envelope)} has {len(raw)} bytes, more than the {link.max_frame} allowed: send a reference"
             raise PayloadTooLarge(msg)
-        event = envelope.kind == "event"
         future: asyncio.Future[Frame | None] = asyncio.get_running_loop().create_future()
         frame = link.put(raw, counted=True)
+        event = envelope.kind == "event"
         self._waiting[number] = _Waiting(future, frame, repeatable=event)
         if event:
             self._events.append((frame, number))
@@ -220,21 +222,10 @@ class Peer:
         self.wake()
         if self._queue:
             self._next_in_queue()
-        if envelope.deadline is not None:
-            self._deadlines.watch(future, envelope.deadline, lambda: late(envelope))
-        try:
-            return await future
-        except BaseException:
-            if self._waiting.pop(number, None) is not None and not event:
-                self.put(wire.note(Frame.CANCEL, number))
-            raise
-        finally:
-            self.ended()
+        return future
 
     async def _room(self, envelope: Envelope) -> None:
         """Return when a counted frame may be put in; first come, first served."""
-        if self._open and not self._queue and self.link.room:
-            return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append(future)
         if envelope.deadline is not None:
@@ -266,15 +257,18 @@ class Peer:
         return self._last
 
 
-_ACCEPTED = Frame(kind=Frame.DONE)
+_ACCEPTED: Final = Frame(kind=Frame.DONE)
+_ANSWERS: Final = frozenset({Frame.REPLY, Frame.ERROR, Frame.DONE, Frame.FOUND})
+_MESSAGES: Final = frozenset({Frame.REQUEST, Frame.EVENT})
 
 
 def late(envelope: Envelope) -> DeadlineExceeded:
     """What is raised at a deadline."""
-    return DeadlineExceeded(f"{_named(envelope)} had no reply before its deadline; allow more time, or send it again")
+    return DeadlineExceeded(f"{named(envelope)} had no reply before its deadline; allow more time, or send it again")
 
 
-def _named(envelope: Envelope) -> str:
+def named(envelope: Envelope) -> str:
+    """What errors call a message."""
     return f"message {envelope.type!r} to {str(envelope.target or envelope.topic)!r}"
 
 

@@ -51,16 +51,16 @@ class Member(Session):
         self.calls: dict[int, int] = {}
         self.serving: set[int] = set()
         self.parked: deque[Parked] = deque()
-        self._may: dict[tuple[str, str], bool] = {}
+        self._may: dict[str, dict[str, bool]] = {"host": {"": True}, "send": {}, "publish": {}}
 
     def may(self, what: str, name: str) -> bool:
         """Whether it may ``host``, ``send`` to, or ``publish`` on a type."""
-        asked = what, name
-        allowed = self._may.get(asked)
+        known = self._may[what]
+        allowed = known.get(name)
         if allowed is None:
-            if len(self._may) >= 1000:  # noqa: PLR2004 - names come from outside: remember some
-                self._may.clear()
-            allowed = self._may[asked] = permits(getattr(self.principal, f"may_{what}"), name)
+            if len(known) >= 1000:  # noqa: PLR2004 - names come from outside: remember some
+                known.clear()
+            allowed = known[name] = permits(getattr(self.principal, f"may_{what}"), name)
         return allowed
 
 
@@ -183,9 +183,9 @@ class Router:
 
     def arrived(self, member: Member, frames: Sequence[bytes]) -> None:
         """These came from a member; perhaps none, but room. Raises ``ProtocolViolated``."""
-        handlers = self._handlers
+        handlers, parsed = self._handlers, wire.parsed
         for raw in frames:
-            frame = wire.parsed(raw)
+            frame = parsed(raw)
             handler = handlers.get(frame.kind)
             if handler is not None:
                 handler(member, raw, frame)
@@ -370,11 +370,12 @@ class Router:
 
     def _refusal(self, member: Member, frame: Frame, target: AgentId | None) -> NotPermitted | None:
         what, name = ("send", target.type) if target else ("publish", frame.topic_type)
-        if not member.may(what, name):
-            return NotPermitted(f"{member.principal.name!r} may not {what} {'to' if target else 'on'} {name!r}")
-        if frame.sender_type and not member.may("host", frame.sender_type):
-            return NotPermitted(f"{member.principal.name!r} may not send in the name of {frame.sender_type!r}")
-        return None
+        sender = frame.sender_type
+        if member.may(what, name) and member.may("host", sender):
+            return None
+        if member.may(what, name):
+            return NotPermitted(f"{member.principal.name!r} may not send in the name of {sender!r}")
+        return NotPermitted(f"{member.principal.name!r} may not {what} {'to' if target else 'on'} {name!r}")
 
     # -- coming and going
 

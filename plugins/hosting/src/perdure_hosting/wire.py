@@ -7,6 +7,7 @@ that a sender put into a field which only hosts fill gets past them: they append
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal
 
 from google.protobuf.message import DecodeError
@@ -35,6 +36,9 @@ ERROR: Final = Frame.ERROR
 EVENT: Final = Frame.EVENT
 
 JSON: Final = "application/json"
+
+_NO_CALL: Final = b"\x11" + bytes(8)
+_SHORT: Final = [bytes((number,)) for number in range(0x80)]
 
 _KINDS: Final[dict[Frame.Kind, Literal["request", "reply", "error", "event"]]] = {
     REQUEST: "request",
@@ -66,12 +70,12 @@ def parsed(raw: bytes) -> Frame:
 
 def renumbered(raw: bytes, call: int) -> bytes:
     """The same frame under another call."""
-    return b"%b\x10%b" % (raw, varint(call))
+    return b"%b\x11%b" % (raw, call.to_bytes(8, "little"))
 
 
 def addressed(raw: bytes, targets: Iterable[AgentId], *, custom: bool) -> bytes:
     """An event for one worker: whom it is for there. It expects nothing, so it is of no call."""
-    parts = [raw, b"\x10\x00\x80\x01\x01" if custom else b"\x10\x00\x80\x01\x00"]
+    parts = [raw, _NO_CALL, b"\x80\x01\x01" if custom else b"\x80\x01\x00"]
     for target in targets:
         for part in target:
             text = part.encode()
@@ -82,7 +86,7 @@ def addressed(raw: bytes, targets: Iterable[AgentId], *, custom: bool) -> bytes:
 def varint(number: int) -> bytes:
     """A non-negative integer as protobuf writes it."""
     if number < 0x80:  # noqa: PLR2004 - seven bits
-        return bytes((number,))
+        return _SHORT[number]
     parts = bytearray()
     while number >= 0x80:  # noqa: PLR2004 - as above
         parts.append(number & 0x7F | 0x80)
@@ -100,30 +104,68 @@ def asking(raw: bytes) -> bytes:
 
 
 def framed(envelope: Envelope, call: int) -> bytes:
-    """An envelope as a frame. Raises ``NotEncodable``: its payload is no bytes, or a text no Unicode."""
-    payload, content = envelope.payload, envelope.content
-    if isinstance(payload, ErrorInfo):
-        payload, content = payload.model_dump_json().encode(), JSON
-    id_, kind, target, type_, _, sender, headers, deadline, topic, _ = envelope
+    """A request or event as a frame. Raises ``NotEncodable``: its payload is no bytes, or a text is no Unicode.
+
+    What many messages have in common is written once and kept: the rest is appended to it, as protobuf allows.
+    """
+    id_, kind, target, type_, payload, sender, headers, deadline, topic, content = envelope
     try:
-        frame = Frame(kind=_NUMBERS[kind], call=call, type=type_, content=content, payload=payload, id=id_)
-        if target is not None:
-            frame.target_type, frame.target_key = target
-        if sender is not None:
-            frame.sender_type, frame.sender_key = sender
-        if topic is not None:
-            frame.topic_type, frame.topic_source = topic
-        if headers:
-            frame.headers.update(headers)
-        if deadline is not None:
-            frame.deadline = deadline
-        return frame.SerializeToString()
+        common = _common(_NUMBERS[kind], target, type_, sender, topic, content)
+        raw = _CHANGING % (
+            common,
+            varint(len(id_) if id_.isascii() else len(id_.encode())),
+            id_.encode(),
+            varint(len(payload)),
+            payload,
+            call.to_bytes(8, "little"),
+        )
+        if headers or deadline is not None:
+            raw += Frame(headers=headers, deadline=deadline or 0.0).SerializeToString()
     except (TypeError, ValueError) as error:
         msg = (
             f"message {type_!r} to {str(target or topic)!r} cannot be sent: {error}; between processes a payload is"
             " bytes, with its media type in `content`, and all texts are Unicode"
         )
         raise NotEncodable(msg) from error
+    return raw
+
+
+def answered(answer: Envelope, call: int) -> bytes:
+    """A reply or error as a frame: who asked knows the rest. Raises ``NotEncodable``."""
+    payload, content = answer.payload, answer.content
+    if isinstance(payload, ErrorInfo):
+        payload, content = payload.model_dump_json().encode(), JSON
+    try:
+        raw = b"%b\x3a%b%b\x11%b" % (
+            _common(_NUMBERS[answer.kind], None, answer.type, None, None, content),
+            varint(len(payload)),
+            payload,
+            call.to_bytes(8, "little"),
+        )
+        if answer.headers:
+            raw += Frame(headers=answer.headers).SerializeToString()
+    except (TypeError, ValueError) as error:
+        msg = f"the {answer.kind} cannot be sent: {error}; between processes a payload is bytes, texts are Unicode"
+        raise NotEncodable(msg) from error
+    return raw
+
+
+_CHANGING: Final = b"%b\x42%b%b\x3a%b%b\x11%b"
+"""What stands before, and the fields ``id``, ``payload`` and ``call``."""
+
+
+@lru_cache(maxsize=4096)
+def _common(
+    kind: Frame.Kind, target: AgentId | None, type_: str, sender: AgentId | None, topic: TopicId | None, content: str
+) -> bytes:
+    frame = Frame(kind=kind, type=type_, content=content)
+    if target is not None:
+        frame.target_type, frame.target_key = target
+    if sender is not None:
+        frame.sender_type, frame.sender_key = sender
+    if topic is not None:
+        frame.topic_type, frame.topic_source = topic
+    return frame.SerializeToString()
 
 
 def envelope_of(frame: Frame, target: AgentId | None = None) -> Envelope:
@@ -175,7 +217,7 @@ def error_of(frame: Frame) -> ErrorInfo:
 
 def note(kind: Frame.Kind, call: int) -> bytes:
     """A frame that says nothing but its kind and call."""
-    return b"\x08%b\x10%b" % (varint(kind), varint(call))
+    return b"\x08%b\x11%b" % (varint(kind), call.to_bytes(8, "little"))
 
 
 # -- what lives where
