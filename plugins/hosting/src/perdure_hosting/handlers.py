@@ -14,7 +14,7 @@ from perdure_hosting import wire
 from perdure_hosting.wire_pb2 import Frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine
 
     from perdure.ports import Deliver
     from perdure_hosting.link import Link
@@ -64,8 +64,8 @@ class Handlers:
         self._deliver: Deliver | None = None
         self._backlog: deque[tuple[Asker, Link, int, Frame]] = deque()
         self._events: set[asyncio.Task[None]] = set()
-        self._seen: set[tuple[str, AgentId | None]] = set()
-        self._seen_before: set[tuple[str, AgentId | None]] = set()
+        self._seen: set[tuple[str, AgentId]] = set()
+        self._seen_before: set[tuple[str, AgentId]] = set()
 
     @property
     def idle(self) -> bool:
@@ -126,7 +126,8 @@ class Handlers:
             if not task.done():
                 asker.serving[call] = task
             return
-        for target in _targets(frame):
+        targets = frame.targets
+        for target in map(AgentId, targets[::2], targets[1::2]):
             known = frame.id, target
             if known in self._seen or known in self._seen_before:
                 continue  # it was sent again, for nobody knew whether it had arrived
@@ -171,13 +172,6 @@ def _begun(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
     if sys.version_info >= (3, 12):
         return asyncio.Task(coroutine, loop=asyncio.get_running_loop(), eager_start=True)
     return asyncio.get_running_loop().create_task(coroutine)
-
-
-def _targets(frame: Frame) -> Iterable[AgentId | None]:
-    """Each agent that an event is for; ``None`` for what custom subscriptions say."""
-    targets = frame.targets
-    found: list[AgentId | None] = [AgentId(*each) for each in zip(targets[::2], targets[1::2], strict=False)]
-    return [*found, None] if frame.custom else found
 
 
 def _framed(answer: Envelope, call: int, max_frame: int) -> bytes:

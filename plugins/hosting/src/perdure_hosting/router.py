@@ -11,14 +11,14 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Final
 
 from perdure.errors import DeadlineExceeded, InvalidInput, NotPermitted, Overloaded, Undeliverable, WorkerLost
-from perdure.messages import AgentId, ErrorInfo, Hosted
+from perdure.messages import AgentId, ErrorInfo, Hosted, TopicId
 from perdure_hosting import wire
 from perdure_hosting.carrier import Principal, permits
 from perdure_hosting.errors import ProtocolViolated
 from perdure_hosting.placement import Registry
 from perdure_hosting.reception import Session
-from perdure_hosting.topics import Topics
 from perdure_hosting.wire_pb2 import Frame
+from perdure_messaging.routing import Routes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -150,7 +150,7 @@ class Router:
     Attributes:
         members: By name.
         registry: Which agents live where.
-        topics: Who gets what is published.
+        routes: Who gets what is published.
         calls: What has no answer yet, by the router's number.
         now: The time, as of the last packet or sweep (UTC seconds).
     """
@@ -158,7 +158,7 @@ class Router:
     def __init__(self, settings: HostSettings, introductions: Introductions | None = None) -> None:
         self.members: dict[str, Member] = {}
         self.registry: Registry[Member] = Registry()
-        self.topics = Topics(settings.topics)
+        self.routes = Routes(remembered=settings.topics)
         self.calls: dict[int, Call] = {}
         self.now: float = 0.0
         self._settings = settings
@@ -286,31 +286,27 @@ class Router:
             origin.put(wire.failure(frame.call, refusal))
             return
         acceptance = Acceptance(origin, frame.call, size)
-        for there, (agents, custom) in self._recipients(frame, target).items():
-            self._publish(there, wire.addressed(raw, agents, custom=custom), acceptance)
+        for there, agents in self._recipients(frame, target).items():
+            self._publish(there, wire.addressed(raw, agents), acceptance)
         if acceptance.left:
             origin.put(wire.note(Frame.PENDING, frame.call))
         else:
             origin.link.took(size)
 
-    def _recipients(self, frame: Frame, target: AgentId | None) -> dict[Member, tuple[list[AgentId], bool]]:
-        """By worker: which agents get it there, and whether custom subscriptions are to be asked there."""
-        agents, custom = ((target,), ()) if target else self.topics.recipients(frame.topic_type, frame.topic_source)
-        if (
-            target
-            and frame.topic_type
-            and target in self.topics.recipients(frame.topic_type, frame.topic_source).agents
-        ):
-            return {}  # a custom subscription says so, and the agent got it by another one
+    def _recipients(self, frame: Frame, target: AgentId | None) -> dict[Member, list[AgentId]]:
+        """Which agents get it, by worker. Of an agent without a key, custom subscriptions are to be asked there."""
+        topic = TopicId(frame.topic_type, frame.topic_source) if frame.topic_type else None
+        agents, custom = self.routes.recipients(topic) if topic else ((), ())
+        if target is not None:  # if it has a topic, too, a custom subscription says so; others may have said it before
+            agents, custom = (() if target in agents else (target,)), ()
         sender = AgentId(frame.sender_type, frame.sender_key)
-        found: dict[Member, tuple[list[AgentId], bool]] = {}
+        found: dict[Member, list[AgentId]] = {}
         for agent in agents:
             if agent != sender and (there := self.registry.place(agent)) is not None:
-                found.setdefault(there, ([], False))[0].append(agent)
+                found.setdefault(there, []).append(agent)
         for type_ in custom:
-            there = self.registry.host(type_)
-            if there is not None:
-                found[there] = (found[there][0] if there in found else [], True)
+            if (there := self.registry.host(type_)) is not None:
+                found.setdefault(there, []).append(AgentId(type_, ""))
         return found
 
     def _publish(self, there: Member, raw: bytes, acceptance: Acceptance) -> None:
@@ -356,7 +352,7 @@ class Router:
             member.put(wire.failure(frame.call, NotPermitted(msg)))
             return
         self.registry.announce(member, presence.agents)
-        self.topics.announce(member.name, presence.subscriptions)
+        self.routes.replace(member.name, presence.subscriptions)
         member.put(wire.note(Frame.DONE, frame.call))
 
     def _discover(self, member: Member, _raw: bytes, frame: Frame) -> None:
@@ -369,6 +365,8 @@ class Router:
         return Undeliverable(f"no worker hosts agent {str(target)!r}; hosted: {listed or 'nothing'}")
 
     def _refusal(self, member: Member, frame: Frame, target: AgentId | None) -> NotPermitted | None:
+        if target is not None and frame.topic_type and target.type in member.hosts:
+            return None  # code of a custom subscription says who gets what another one published
         what, name = ("send", target.type) if target else ("publish", frame.topic_type)
         sender = frame.sender_type
         if member.may(what, name) and member.may("host", sender):
@@ -387,7 +385,7 @@ class Router:
         """A member is gone: what it was to answer fails or goes elsewhere, what it asked for is called off."""
         del self.members[member.name]
         self.registry.remove(member)
-        self.topics.announce(member.name, ())
+        self.routes.replace(member.name, ())
         for number in list(member.calls.values()):
             self._drop(number)
         doubtful, safe = member.link.unacknowledged()
@@ -418,9 +416,9 @@ class Router:
                 del frame.targets[:]
                 bare = frame.SerializeToString()
                 for target in targets:
-                    there = self.registry.place(target)
+                    there = self.registry.place(target) if target.key else self.registry.host(target.type)
                     if there is not None and there is not lost:
-                        self._publish(there, wire.addressed(bare, (target,), custom=False), Acceptance(lost, 0, 0))
+                        self._publish(there, wire.addressed(bare, (target,)), Acceptance(lost, 0, 0))
 
     def _elsewhere(self, number: int, raw: bytes) -> None:
         call = self.calls[number]

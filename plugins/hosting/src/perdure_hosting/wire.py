@@ -73,9 +73,9 @@ def renumbered(raw: bytes, call: int) -> bytes:
     return b"%b\x11%b" % (raw, call.to_bytes(8, "little"))
 
 
-def addressed(raw: bytes, targets: Iterable[AgentId], *, custom: bool) -> bytes:
+def addressed(raw: bytes, targets: Iterable[AgentId]) -> bytes:
     """An event for one worker: whom it is for there. It expects nothing, so it is of no call."""
-    parts = [raw, _NO_CALL, b"\x80\x01\x01" if custom else b"\x80\x01\x00"]
+    parts = [raw, _NO_CALL]
     for target in targets:
         for part in target:
             text = part.encode()
@@ -97,7 +97,7 @@ def varint(number: int) -> bytes:
 
 def asking(raw: bytes) -> bytes:
     """The same request, with the question where its target lives."""
-    return raw + b"\xa8\x01\x01"
+    return raw + b"\xa0\x01\x01"
 
 
 # -- messages

@@ -102,7 +102,7 @@ class Goodbye(_message.Message):
     def __init__(self, reason: _Optional[_Union[Goodbye.Reason, str]] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Frame(_message.Message):
-    __slots__ = ("kind", "call", "target_type", "target_key", "type", "content", "payload", "id", "sender_type", "sender_key", "topic_type", "topic_source", "headers", "deadline", "targets", "custom", "agents", "subscriptions", "where", "located", "locate")
+    __slots__ = ("kind", "call", "target_type", "target_key", "type", "content", "payload", "id", "sender_type", "sender_key", "topic_type", "topic_source", "headers", "deadline", "targets", "agents", "subscriptions", "where", "located", "locate")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         NONE: _ClassVar[Frame.Kind]
@@ -153,7 +153,6 @@ class Frame(_message.Message):
     HEADERS_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_FIELD_NUMBER: _ClassVar[int]
     TARGETS_FIELD_NUMBER: _ClassVar[int]
-    CUSTOM_FIELD_NUMBER: _ClassVar[int]
     AGENTS_FIELD_NUMBER: _ClassVar[int]
     SUBSCRIPTIONS_FIELD_NUMBER: _ClassVar[int]
     WHERE_FIELD_NUMBER: _ClassVar[int]
@@ -174,13 +173,12 @@ class Frame(_message.Message):
     headers: _containers.ScalarMap[str, str]
     deadline: float
     targets: _containers.RepeatedScalarFieldContainer[str]
-    custom: bool
     agents: _containers.RepeatedCompositeFieldContainer[Hosted]
     subscriptions: _containers.RepeatedCompositeFieldContainer[Subscription]
     where: _containers.RepeatedCompositeFieldContainer[Whereabouts]
     located: Located
     locate: bool
-    def __init__(self, kind: _Optional[_Union[Frame.Kind, str]] = ..., call: _Optional[int] = ..., target_type: _Optional[str] = ..., target_key: _Optional[str] = ..., type: _Optional[str] = ..., content: _Optional[str] = ..., payload: _Optional[bytes] = ..., id: _Optional[str] = ..., sender_type: _Optional[str] = ..., sender_key: _Optional[str] = ..., topic_type: _Optional[str] = ..., topic_source: _Optional[str] = ..., headers: _Optional[_Mapping[str, str]] = ..., deadline: _Optional[float] = ..., targets: _Optional[_Iterable[str]] = ..., custom: _Optional[bool] = ..., agents: _Optional[_Iterable[_Union[Hosted, _Mapping]]] = ..., subscriptions: _Optional[_Iterable[_Union[Subscription, _Mapping]]] = ..., where: _Optional[_Iterable[_Union[Whereabouts, _Mapping]]] = ..., located: _Optional[_Union[Located, _Mapping]] = ..., locate: _Optional[bool] = ...) -> None: ...
+    def __init__(self, kind: _Optional[_Union[Frame.Kind, str]] = ..., call: _Optional[int] = ..., target_type: _Optional[str] = ..., target_key: _Optional[str] = ..., type: _Optional[str] = ..., content: _Optional[str] = ..., payload: _Optional[bytes] = ..., id: _Optional[str] = ..., sender_type: _Optional[str] = ..., sender_key: _Optional[str] = ..., topic_type: _Optional[str] = ..., topic_source: _Optional[str] = ..., headers: _Optional[_Mapping[str, str]] = ..., deadline: _Optional[float] = ..., targets: _Optional[_Iterable[str]] = ..., agents: _Optional[_Iterable[_Union[Hosted, _Mapping]]] = ..., subscriptions: _Optional[_Iterable[_Union[Subscription, _Mapping]]] = ..., where: _Optional[_Iterable[_Union[Whereabouts, _Mapping]]] = ..., located: _Optional[_Union[Located, _Mapping]] = ..., locate: _Optional[bool] = ...) -> None: ...
 
 class Hosted(_message.Message):
     __slots__ = ("type", "durable", "description")
