@@ -1,6 +1,7 @@
 """The conformance kit of the ``Transport`` port: request and reply, errors, deadlines, cancellation, stopping.
 
-Needs pytest with pytest-asyncio in auto mode. Payloads are JSON values, so that each transport can carry them.
+Needs pytest with pytest-asyncio in auto mode. Payloads are JSON values, so that each transport can carry them: as they
+are, or as bytes, where it serialises.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
 
 import pytest
+from pydantic_core import from_json, to_json
 
 from perdure.errors import DeadlineExceeded, Undeliverable, UsageError, WorkFailed
-from perdure.messages import AgentId, Envelope, ErrorInfo
+from perdure.messages import AgentId, Envelope, ErrorInfo, Hosted, Presence, Subscription, TopicId
 from perdure.ports import Clock, Deliver, Transport
 from perdure.testing.clock import ManualClock
 
@@ -48,20 +50,37 @@ class Office:
         agents: Their handlers; each returns the reply's payload, or raises.
 
     Attributes:
-        delivered: What arrived, in order.
+        delivered: What arrived, in order, with live payloads.
+        arrived: Counts them, for who waits.
     """
 
     def __init__(self, agents: Mapping[str, Handler]) -> None:
         self._agents = agents
         self.delivered: list[Envelope] = []
+        self.arrived: asyncio.Condition = asyncio.Condition()
+
+    @property
+    def presence(self) -> Presence:
+        """That its agents live here."""
+        return Presence(tuple(Hosted(type_) for type_ in self._agents))
 
     async def __call__(self, envelope: Envelope) -> Envelope:
         """Hand over to the target's handler; return its reply or error."""
-        self.delivered.append(envelope)
+        live = unpacked(envelope)
+        self.delivered.append(live)
+        async with self.arrived:
+            self.arrived.notify_all()
         try:
-            return Envelope(envelope.id, "reply", envelope.sender, "", await self._handle(envelope))
+            reply = Envelope(envelope.id, "reply", envelope.sender, "kit.text", await self._handle(live))
         except Exception as error:  # noqa: BLE001 - as a runtime does: it travels back to the caller
-            return Envelope(envelope.id, "error", envelope.sender, "", ErrorInfo.of(error))
+            return envelope.failed(error)
+        return packed(reply) if envelope.content else reply
+
+    async def has(self, count: int) -> list[Envelope]:
+        """Wait until so many have arrived; return them."""
+        async with asyncio.timeout(TIMEOUT), self.arrived:
+            await self.arrived.wait_for(lambda: len(self.delivered) >= count)
+        return self.delivered
 
     async def _handle(self, envelope: Envelope) -> Any:
         handler = self._agents.get(envelope.target.type) if envelope.target else None
@@ -102,6 +121,18 @@ class Silent:
         return "late"
 
 
+def packed(envelope: Envelope) -> Envelope:
+    """The envelope as it travels where a transport serialises."""
+    return envelope._replace(payload=to_json(envelope.payload), content="application/json")
+
+
+def unpacked(envelope: Envelope) -> Envelope:
+    """The envelope with its live payload: of an error, an ``ErrorInfo``."""
+    if envelope.kind == "error":
+        return envelope._replace(payload=envelope.error, content="")
+    return envelope._replace(payload=from_json(envelope.payload), content="") if envelope.content else envelope
+
+
 async def echo(envelope: Envelope) -> Any:
     """Answer with what was said."""
     return envelope.payload
@@ -110,6 +141,13 @@ async def echo(envelope: Envelope) -> Any:
 def request(to: str, payload: Any = "hello", *, id: str = "m1", deadline: float | None = None) -> Envelope:
     """A message to the agent ``to/1``."""
     return Envelope(id, "request", AgentId(to, "1"), "kit.text", payload, deadline=deadline)
+
+
+def event(
+    topic: str, payload: Any = "news", *, id: str = "e1", sender: AgentId | None = None, source: str = "1"
+) -> Envelope:
+    """A message on the topic ``topic/source``."""
+    return Envelope(id, "event", None, "kit.text", payload, sender, topic=TopicId(topic, source))
 
 
 class TransportKit:
@@ -145,6 +183,8 @@ class TransportKit:
 
         async def connect(deliver: Deliver) -> Endpoints:
             opened.append(await network(deliver))
+            if isinstance(deliver, Office):
+                await opened[-1].far.announce(deliver.presence)
             return opened[-1]
 
         yield connect
@@ -294,11 +334,131 @@ class TransportKit:
         async def count_down(envelope: Envelope) -> Any:
             left = envelope.payload
             onward = request("kit.count" if left else "kit.echo", left - 1, id=f"{envelope.id}.{left}")
-            return [left, (await there[0].far.send(onward)).payload]
+            return [left, (await _sent(there[0].far, onward)).payload]
 
         there.append(await connect(Office({"kit.count": count_down, "kit.echo": echo})))
         answer = await _sent(there[0].near, request("kit.count", 2))
         assert answer.payload == [2, [1, [0, -1]]]
+
+    # -- topics
+
+    async def test_an_event_goes_to_all_that_are_subscribed_to_its_type(self, connect: Connect) -> None:
+        """The topic's source is the key."""
+        office = Office({"kit.echo": echo, "kit.other": echo, "kit.third": echo})
+        near, far = await connect(office)
+        await _subscribe(far, office, ("kit.echo", "news"), ("kit.other", "news"), ("kit.third", "new"))
+        await _published(near, event("news", {"n": 1}, source="a key/ünusual"))
+        first, second = sorted(await office.has(2))
+        assert [str(first.target), str(second.target)] == ["kit.echo/a key/ünusual", "kit.other/a key/ünusual"]
+        assert first.topic == second.topic == TopicId("news", "a key/ünusual")
+        assert (first.id, first.kind, first.payload) == ("e1", "event", {"n": 1})
+
+    async def test_an_event_goes_by_the_beginning_of_its_type(self, connect: Connect) -> None:
+        """Where the subscription says so."""
+        office = Office({"kit.echo": echo})
+        near, far = await connect(office)
+        await far.announce(office.presence._replace(subscriptions=(Subscription("s", "kit.echo", "news.", "prefix"),)))
+        for n, type_ in enumerate(("news", "news.local", "newsroom", "news.")):
+            await _published(near, event(type_, n, id=f"e{n}"))
+        assert [envelope.payload for envelope in await office.has(2)] == [1, 3]
+
+    async def test_an_event_for_custom_subscriptions_comes_without_a_key(self, connect: Connect) -> None:
+        """The receiver says whose it is, and publishes it again for that one."""
+        office = Office({"kit.echo": echo})
+        near, far = await connect(office)
+        custom = (Subscription("s", "kit.echo", "ne", "custom"), Subscription("t", "kit.echo", "news", "custom"))
+        await far.announce(office.presence._replace(subscriptions=custom))
+        await _published(near, event("news"))
+        (arrived,) = await office.has(1)
+        assert arrived.target == AgentId("kit.echo", "")
+        await _published(far, arrived._replace(target=AgentId("kit.echo", "7")))
+        assert (await office.has(2))[1].target == AgentId("kit.echo", "7")
+
+    async def test_the_sender_of_an_event_does_not_get_it(self, connect: Connect) -> None:
+        """Others of its type do."""
+        office = Office({"kit.echo": echo})
+        near, far = await connect(office)
+        await _subscribe(far, office, ("kit.echo", "news"))
+        await _published(near, event("news", "own", sender=AgentId("kit.echo", "1")))
+        await _published(near, event("news", "another's", id="e2", sender=AgentId("kit.echo", "2")))
+        assert [envelope.payload for envelope in await office.has(1)] == ["another's"]
+
+    async def test_however_many_subscriptions_match_an_agent_gets_an_event_once(self, connect: Connect) -> None:
+        """By type and by prefix."""
+        office = Office({"kit.echo": echo})
+        near, far = await connect(office)
+        kinds: tuple[tuple[str, Any], ...] = (("news", "type"), ("ne", "prefix"), ("", "prefix"))
+        twice = tuple(Subscription(f"s{n}", "kit.echo", *each) for n, each in enumerate(kinds))
+        await far.announce(office.presence._replace(subscriptions=twice))
+        await _published(near, event("news", 1))
+        await _published(near, event("last", 2, id="e2"))
+        assert [envelope.payload for envelope in await office.has(2)] == [1, 2]
+
+    async def test_an_event_to_one_agent_goes_to_that_one(self, connect: Connect) -> None:
+        """Without any subscription."""
+        office = Office({"kit.echo": echo})
+        near, _ = await connect(office)
+        await _published(near, event("news")._replace(target=AgentId("kit.echo", "9")))
+        assert [str(envelope.target) for envelope in await office.has(1)] == ["kit.echo/9"]
+
+    async def test_messages_of_one_sender_arrive_in_order(self, connect: Connect) -> None:
+        """Events and requests."""
+        office = Office({"kit.echo": echo})
+        near, far = await connect(office)
+        await _subscribe(far, office, ("kit.echo", "news"))
+        sender = AgentId("kit.caller", "1")
+        for n in range(0, 100, 2):
+            await _published(near, event("news", n, id=f"e{n}", sender=sender))
+            if n % 20 == 0:
+                await _sent(near, request("kit.echo", n + 1, id=f"m{n}")._replace(sender=sender))
+        await office.has(55)
+        payloads = [envelope.payload for envelope in office.delivered]
+        assert payloads == sorted(payloads)
+
+    async def test_the_failure_of_a_subscriber_is_not_the_publishers(self, connect: Connect) -> None:
+        """Nor that of others."""
+
+        async def broken(_envelope: Envelope) -> None:
+            raise OutOfPaper
+
+        office = Office({"kit.broken": broken, "kit.echo": echo})
+        near, far = await connect(office)
+        await _subscribe(far, office, ("kit.broken", "news"), ("kit.echo", "news"))
+        await _published(near, event("news"))
+        await _published(near, event("news", id="e2"))
+        assert len(await office.has(4)) == 4
+
+    async def test_what_was_announced_last_is_what_counts(self, connect: Connect) -> None:
+        """Subscriptions come and go."""
+        office = Office({"kit.echo": echo})
+        near, far = await connect(office)
+        await _subscribe(far, office, ("kit.echo", "old"))
+        await _subscribe(far, office, ("kit.echo", "new"))
+        await _published(near, event("old", 1))
+        await _published(near, event("new", 2, id="e2"))
+        assert [envelope.payload for envelope in await office.has(1)] == [2]
+
+    async def test_what_was_announced_can_be_looked_up(self, connect: Connect) -> None:
+        """By type."""
+        office = Office({"kit.echo": echo})
+        near, far = await connect(office)
+        await far.announce(Presence((Hosted("kit.echo"), Hosted("kit.kept", durable=True))))
+        found = {each.type: each for each in await near.agents()}
+        assert set(found) == {"kit.echo", "kit.kept"}
+        assert found["kit.echo"].healthy
+        assert [found[name].durable for name in sorted(found)] == [False, True]
+
+    async def test_what_was_published_before_the_stop_is_delivered(self, connect: Connect) -> None:
+        """All of it."""
+        office = Office({"kit.echo": echo})
+        near, far = await connect(office)
+        await _subscribe(far, office, ("kit.echo", "news"))
+        for n in range(500):
+            await _published(near, event("news", n, id=f"e{n}"))
+        async with asyncio.timeout(TIMEOUT):
+            await near.stop()
+        await office.has(500)
+        assert [envelope.payload for envelope in office.delivered] == list(range(500))
 
     # -- starting and stopping
 
@@ -360,7 +520,23 @@ class TransportKit:
 
 async def _sent(transport: Transport, envelope: Envelope) -> Envelope:
     async with asyncio.timeout(TIMEOUT):
-        return await transport.send(envelope)
+        return unpacked(await transport.send(_fitting(transport, envelope)))
+
+
+async def _published(transport: Transport, envelope: Envelope) -> None:
+    async with asyncio.timeout(TIMEOUT):
+        await transport.publish(_fitting(transport, envelope))
+
+
+def _fitting(transport: Transport, envelope: Envelope) -> Envelope:
+    return packed(envelope) if transport.serialises and not envelope.content else envelope
+
+
+async def _subscribe(transport: Transport, office: Office, *pairs: tuple[str, str]) -> None:
+    """From agent type and topic type."""
+    subscriptions = tuple(Subscription(f"{agent} {topic}", agent, topic) for agent, topic in pairs)
+    async with asyncio.timeout(TIMEOUT):
+        await transport.announce(office.presence._replace(subscriptions=subscriptions))
 
 
 async def _happens(event: asyncio.Event) -> None:

@@ -6,47 +6,98 @@ import dataclasses
 import inspect
 import re
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast, get_args, get_origin
+from weakref import WeakValueDictionary
 
 from pydantic import BaseModel
 
 from perdure.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 T = TypeVar("T")
+Upcast = "Callable[[dict[str, Any]], dict[str, Any]]"
 
 _NAME: Final = re.compile(r"[\w\-.]+")
 _ATTRIBUTE: Final = "__perdure_type__"
 
 
-def message_type(name: str) -> Callable[[type[T]], type[T]]:
+class Naming(NamedTuple):
+    """What ``message_type`` noted of a class.
+
+    Attributes:
+        name: Under which it travels, without version.
+        version: Of its fields.
+        upcasts: From a version to the next one: JSON object to JSON object.
+    """
+
+    name: str
+    version: int = 1
+    upcasts: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+    @property
+    def full(self) -> str:
+        """As it travels: ``shop.order``, ``shop.order@2``."""
+        return self.name if self.version == 1 else f"{self.name}@{self.version}"
+
+
+_declared: Final[WeakValueDictionary[str, type]] = WeakValueDictionary()
+"""What ``message_type`` named in this process, by name: how a reply is read whose agent lives elsewhere."""
+
+
+def message_type(
+    name: str,
+    *,
+    version: int = 1,
+    upcasts: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] | None = None,
+) -> Callable[[type[T]], type[T]]:
     """Give a message type the name under which it travels, and keeps when its class is moved or renamed.
 
     Args:
         name: Letters, digits, ``_``, ``-`` and ``.``; prefix your own (``shop.order``).
+        version: Raise it when fields change so that what older senders send no longer fits. From 2 on it travels with
+            the name (``shop.order@2``).
+        upcasts: How what older senders send becomes the next version: from that version's number a function from JSON
+            object to JSON object, for each version that may still come.
 
     Raises:
-        UsageError: The name may not be one.
+        UsageError: The name may not be one, or an upcast leads nowhere.
     """
     if not _NAME.fullmatch(name):
         msg = f"message type name {name!r}: expected letters, digits, '_', '-' and '.'"
         raise UsageError(msg)
+    steps = dict(upcasts or {})
+    if version < 1 or any(not 1 <= step < version for step in steps):
+        msg = (
+            f"message type {name!r}, version {version}: upcasts lead from {sorted(steps)}, expected 1 to {version - 1}"
+        )
+        raise UsageError(msg)
 
     def register(cls: type[T]) -> type[T]:
-        setattr(cls, _ATTRIBUTE, name)
+        setattr(cls, _ATTRIBUTE, Naming(name, version, steps))
+        _declared[name] = cls
         return cls
 
     return register
 
 
+def naming(cls: Any) -> Naming | None:
+    """What ``message_type`` noted of this very class: a subclass is another type."""
+    return cast("Naming | None", vars(cls).get(_ATTRIBUTE)) if isinstance(cls, type) else None
+
+
+def declared(name: str) -> type | None:
+    """The class that ``message_type`` gave this name (without version) last, in this process."""
+    return _declared.get(name)
+
+
 def type_name(cls: Any) -> str:
     """The name under which a type travels.
 
-    What ``message_type`` gave to this very class, else module and qualified name; ``int`` and other builtins by their
-    name, ``None`` as ``none``, anything as ``any``; of a generic type, the names of its parts too
-    (``list[shop.order]``).
+    What ``message_type`` gave to this very class, with its version from 2 on; a protobuf message's full name; else
+    module and qualified name; ``int`` and other builtins by their name, ``None`` as ``none``, anything as ``any``; of
+    a generic type, the names of its parts too (``list[shop.order]``).
     """
     if cls is Any:
         return "any"
@@ -55,14 +106,28 @@ def type_name(cls: Any) -> str:
     if parts := get_args(cls):
         origin = get_origin(cls)
         return f"{type_name(origin)}[{', '.join(map(type_name, parts))}]"
-    given = vars(cls).get(_ATTRIBUTE) if isinstance(cls, type) else None  # its own: a subclass is another type
+    given = naming(cls)
     if given is not None:
-        return given
+        return given.full
+    if is_protobuf(cls):
+        return str(cls.DESCRIPTOR.full_name)
     name: str = getattr(cls, "__qualname__", None) or repr(cls)
     module: str = getattr(cls, "__module__", "builtins")
     return name if module == "builtins" else f"{module}.{name}"
 
 
+def split_version(name: str) -> tuple[str, int]:
+    """Name and version of what travels: ``shop.order@2`` is version 2 of ``shop.order``."""
+    plain, at, version = name.rpartition("@")
+    return (plain, int(version)) if at and version.isdecimal() else (name, 1)
+
+
 def is_message_type(cls: Any) -> bool:
-    """Whether instances of it may be sent: a pydantic model or a dataclass."""
-    return inspect.isclass(cls) and (issubclass(cls, BaseModel) or dataclasses.is_dataclass(cls))
+    """Whether instances of it may be sent: a pydantic model, a dataclass, a protobuf message."""
+    cls = get_origin(cls) or cls
+    return inspect.isclass(cls) and (issubclass(cls, BaseModel) or dataclasses.is_dataclass(cls) or is_protobuf(cls))
+
+
+def is_protobuf(cls: Any) -> bool:
+    """Whether it is a class that protobuf generated. The library itself is not needed to say so."""
+    return hasattr(cls, "DESCRIPTOR") and hasattr(cls, "SerializeToString") and hasattr(cls, "FromString")

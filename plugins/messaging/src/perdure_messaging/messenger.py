@@ -1,161 +1,386 @@
-"""``Volatile``: a runtime's side of its transport, for agents that live as long as their process."""
+"""``LocalMessenger``: a runtime's side of its transport. Sends, publishes, and delivers to the agents that live here.
+
+The path of a message between two agents of one process is short on purpose: no middleware, no lock, no timer and no
+copy where none is asked for. What is asked for (interventions, runtime middleware, a transport that serialises) goes
+the longer way around the same two ends, ``_handle`` and ``_carry``.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from functools import lru_cache
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from pydantic_core import from_json, to_json
-
-from perdure import errors
-from perdure.agent import Agent
-from perdure.direct import DirectContext, Memory
-from perdure.errors import CallFailed, PerdureError, SessionBusy, Undeliverable, UnknownName
-from perdure.messages import AgentId, Envelope, ErrorInfo
+from perdure import Agent, config, errors
+from perdure.direct import DirectContext
+from perdure.errors import (
+    CallFailed,
+    MessageDropped,
+    PayloadTooLarge,
+    PerdureError,
+    SessionBusy,
+    Undeliverable,
+)
+from perdure.messages import AgentId, Envelope, ErrorInfo, TopicId
 from perdure.ports import Operation
+from perdure_messaging.actors import Actor
+from perdure_messaging.contexts import MessageContext, handling, topic_of
+from perdure_messaging.homes import Homes, Resident
+from perdure_messaging.inbox import ANCESTRY, ancestry_of, with_ancestry
+from perdure_messaging.instances import Instances
+from perdure_messaging.interventions import passed, replied
+from perdure_messaging.letters import DeadLetters
 from perdure_messaging.message_types import type_name
+from perdure_messaging.settings import SECTION, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from perdure import Runtime
     from perdure.context import Callee
-    from perdure.messages import TopicId, Whereabouts
-    from perdure.ports import Transport
-    from perdure.runtime import Runtime
+    from perdure.messages import Whereabouts
+    from perdure.ports import Clock, Transport
+    from perdure_messaging.instances import Slot
+    from perdure_messaging.interventions import Intervention
+
+_NO_HEADERS: Final[dict[str, str]] = {}
+"""Envelopes are never changed in place, so they may share it."""
+
+_type_name: Final = lru_cache(maxsize=4096)(type_name)
+K = TypeVar("K", bound=str)
 
 
-_ANCESTRY: Final = "perdure-ancestry"
-"""The header that says who waits for a message, outermost first: JSON of a list of addresses."""
-
-
-class Volatile:
-    """Sends through the configured transport, and delivers to the agents that live here.
+class LocalMessenger:
+    """Fills ``perdure.ports.Messenger`` and ``Deliver``.
 
     The transport is connected at the first message: a runtime that sends none pays nothing.
+
+    Args:
+        runtime: Whose agents these are.
+
+    Attributes:
+        clock: The time.
+        letters: Events that nobody could handle.
     """
 
     def __init__(self, runtime: Runtime) -> None:
+        self.clock: Clock = runtime.clock
         self._runtime = runtime
-        self._catalog = runtime.catalog
+        self._settings: Settings = config.section(runtime.settings(SECTION), Settings, SECTION)
+        self._interventions: list[Intervention] = [
+            item for _, _, items in runtime.plugins.collect("perdure_interventions") for item in items
+        ]
+        self._watched = bool(runtime.middleware or self._interventions)
+        self._homes = Homes(runtime.catalog)
+        self._instances = Instances(runtime.clock, self._settings.grace)
+        self._slots = self._instances.slots
+        self.letters = DeadLetters(self._settings.dead_letters)
         self._transport: Transport | None = None
+        self._serialises = False
+        self._plain = False
+        self._here = self._homes.names()
         self._connecting = asyncio.Lock()
-        self._conversations: dict[AgentId, tuple[Memory, asyncio.Lock]] = {}
+        self._prefix = secrets.token_hex(16)
+        self._ids = count()
+
+    # -- the port
 
     async def start(self) -> None:
-        """Connect now. Idempotent."""
+        """Connect now, and say what lives here. Idempotent."""
         await self._connected()
 
     async def stop(self) -> None:
-        """Let finish what was accepted, then disconnect. Idempotent."""
+        """Let finish what was accepted, then disconnect and let the agents go. Idempotent."""
         if self._transport is not None:
             await self._transport.stop()
+        await self._instances.stop()
 
     async def agents(self) -> Sequence[Whereabouts]:
         """See ``Runtime.agents``."""
-        return await (await self._connected()).agents()
+        found = await (await self._connected()).agents()
+        return [each._replace(instances=self._living(each.type)) if each.worker == "local" else each for each in found]
 
     async def send(self, message: object, to: AgentId, *, deadline: float | None = None, id: str | None = None) -> Any:
         """See ``Runtime.send``."""
-        try:
-            target = AgentId(self._catalog.find("agent", to.type)[0], to.key)
-        except UnknownName:
-            target = to  # it may live elsewhere: the transport knows
-        until = None if deadline is None else self._runtime.clock.now() + deadline
+        ctx = handling.get()
         envelope = Envelope(
-            id or secrets.token_hex(16),
+            id or self._id(),
             "request",
-            target,
-            type_name(type(message)),
+            to if to.type in self._here else self._homes.resolved(to),
+            _type_name(type(message)),
             message,
-            deadline=until,
+            ctx.address if ctx is not None and ctx.active else None,
+            _NO_HEADERS,
+            None if deadline is None else self.clock.now() + deadline,
         )
-        answer = await self._carry(envelope)
-        if answer.kind == "error":
-            raise _revived(str(target), answer.error)
-        return answer.payload
+        if self._plain:
+            transport = self._transport or await self._connected()
+            answer = await transport.send(envelope)
+            if answer.kind == "reply":
+                return answer.payload
+            raise _revived(str(envelope.target), answer.error)
+        return await self.request(envelope)
 
     async def publish(self, message: object, topic: TopicId, *, id: str | None = None) -> None:
         """See ``Runtime.publish``."""
-        envelope = Envelope(
-            id or secrets.token_hex(16),
-            "event",
-            None,
-            type_name(type(message)),
-            message,
-            topic=topic,
-        )
-        await (await self._connected()).publish(envelope)
+        ctx = handling.get()
+        sender = ctx.address if ctx is not None and ctx.active else None
+        type_ = _type_name(type(message))
+        envelope = Envelope(id or self._id(), "event", None, type_, message, sender, _NO_HEADERS, None, topic)
+        if self._plain:
+            await (self._transport or await self._connected()).publish(envelope)
+        else:
+            await self.post(envelope)
+
+    # -- sending
+
+    async def request(self, envelope: Envelope) -> Any:
+        """Carry a live request; return its reply, or raise its error."""
+        answer = await self._carry(envelope)
+        if answer.kind == "error":
+            raise _revived(str(envelope.target), answer.error)
+        return answer.payload if not answer.content else self._homes.unpacked_reply(answer, _target(envelope))
+
+    async def post(self, envelope: Envelope) -> None:
+        """Carry an event."""
+        transport = self._transport or await self._connected()
+        if self._plain:
+            await transport.publish(envelope)
+            return
+
+        async def publish(operation: Operation) -> None:
+            await transport.publish(self._fitting(envelope._replace(headers=operation.headers)))
+
+        seen = await self.outgoing(envelope)
+        if seen is not None:
+            envelope = seen
+            kind = "publish" if envelope.target is None else "send"
+            operation = Operation(kind, str(envelope.target or envelope.topic), envelope.headers, envelope.type)
+            await self._runtime.through(operation, publish)
+
+    async def outgoing(self, envelope: Envelope) -> Envelope | None:
+        """A live message as the interventions leave it; ``None`` for an event that one dropped."""
+        try:
+            stage = "on_publish" if envelope.kind == "event" and envelope.target is None else "on_send"
+            return await passed(self._interventions, stage, envelope)
+        except MessageDropped:
+            if envelope.kind == "event":
+                return None
+            raise
+
+    def addressed(self, to: Any, sender: AgentId) -> tuple[AgentId | None, TopicId | None]:
+        """Whom an author means by an address or topic, with the qualified type of the agent."""
+        return (self._homes.resolved(to), None) if isinstance(to, AgentId) else (None, topic_of(to, sender))
+
+    def packed(self, envelope: Envelope) -> Envelope:
+        """A message with a payload of bytes. Raises ``NotEncodable``, ``PayloadTooLarge``."""
+        packed = self._homes.packed(envelope)
+        size, limit = len(packed.payload), self._runtime.configuration.max_payload
+        if size > limit:
+            msg = (
+                f"the message to {str(envelope.target or envelope.topic)!r} has {size:,} bytes, the limit is {limit:,}"
+                " (setting max_payload): pass a reference, such as a path, or raise the limit"
+            )
+            raise PayloadTooLarge(msg)
+        return packed
+
+    async def _carry(self, envelope: Envelope) -> Envelope:
+        """A request to its reply or error envelope."""
+        transport = self._transport or await self._connected()
+        if self._plain:
+            return await transport.send(envelope)
+        carried = await passed(self._interventions, "on_send", envelope)
+
+        async def send(operation: Operation) -> Envelope:
+            return await transport.send(self._fitting(carried._replace(headers=operation.headers)))
+
+        operation = Operation("send", str(carried.target), carried.headers, carried.type)
+        answer: Envelope = await self._runtime.through(operation, send)
+        return answer
+
+    def _fitting(self, envelope: Envelope) -> Envelope:
+        """The envelope as the transport takes it."""
+        if not self._serialises:
+            return envelope
+        ctx = handling.get()
+        if envelope.kind == "request" and ctx is not None and ctx.active:
+            waiting = (*ancestry_of(ctx.message.headers), str(ctx.address))
+            envelope = envelope._replace(headers=with_ancestry(envelope.headers, waiting))
+        return self.packed(envelope)
+
+    # -- what contexts ask for
+
+    async def message(
+        self, ctx: MessageContext, kind: Literal["call", "send", "publish"], to: Any, message: object
+    ) -> Any:
+        """Carry a message of a handler by address or topic; return the reply, or of others the id."""
+        own, id_ = ctx.message, self._id()
+        target, topic = self.addressed(to, ctx.address)
+        type_ = _type_name(type(message))
+        if kind == "call":
+            request = Envelope(id_, "request", target, type_, message, ctx.address, own.headers, own.deadline)
+            return await self.request(request)
+        headers = with_ancestry(own.headers, ()) if ANCESTRY in own.headers else own.headers
+        await self.post(Envelope(id_, "event", target, type_, message, ctx.address, headers, topic=topic))
+        return id_
+
+    async def call_actor(self, ctx: MessageContext, callee: Actor[Any], message: object, session: str | None) -> Any:
+        """Call a declared message agent with a live message; a fresh instance, where no session is named."""
+        callee.candidates(type(message), event=False)
+        to = AgentId(self._runtime.catalog.target(callee, ctx.address.type), session or secrets.token_hex(8))
+        return await self._call_agent(ctx, to, message)
+
+    async def call(self, ctx: MessageContext, callee: Callee, payload: bytes, session: str | None) -> bytes:
+        """Call a workflow, which runs inline, or an agent, by message. JSON in and out."""
+        catalog = self._runtime.catalog
+        to = AgentId(catalog.target(callee, ctx.address.type), session or secrets.token_hex(8))
+        if callee.kind == "workflow":
+            within = MessageContext(self, ctx.message, to, None)
+
+            async def inline(callee: Callee, payload: bytes, session: str | None) -> bytes:
+                return await self.call(within, callee, payload, session)
+
+            try:
+                program = catalog.program(to.type, catalog.version(to.type))
+                return await program(DirectContext(inline, self.clock), payload)
+            except Exception as error:
+                raise CallFailed(to.type, ErrorInfo.of(error)) from error
+        declared = catalog.find("agent", to.type)[1]
+        if isinstance(declared, Agent) and (ctx.waits_for(to) or str(to) in ancestry_of(ctx.message.headers)):
+            raise _busy(to)
+        return declared.encode_result(await self._call_agent(ctx, to, declared.decode_input(payload)))
+
+    async def _call_agent(self, ctx: MessageContext, to: AgentId, message: object) -> Any:
+        own = ctx.message
+        type_ = _type_name(type(message))
+        envelope = Envelope(self._id(), "request", to, type_, message, ctx.address, own.headers, own.deadline)
+        answer = await self._carry(envelope)
+        if answer.kind == "error":
+            error, busy = answer.error, f"{SessionBusy.__module__}.{SessionBusy.__qualname__}"
+            if error.type == busy and (ctx.waits_for(to) or str(to) in ancestry_of(own.headers)):
+                raise SessionBusy(error.message)
+            raise CallFailed(to.type, error)
+        return answer.payload if not answer.content else self._homes.unpacked_reply(answer, to)
+
+    # -- delivering
 
     async def deliver(self, envelope: Envelope) -> Envelope:
         """Fill ``perdure.ports.Deliver``."""
         try:
-            if envelope.target is None:
-                msg = f"message {envelope.id!r} has no target"
-                raise Undeliverable(msg)  # noqa: TRY301 - one place makes error envelopes
-            operation = Operation("deliver", str(envelope.target), envelope.headers, envelope.type)
-            payload = await self._runtime.through(operation, partial(self._handle, envelope, envelope.target))
+            if self._watched or envelope.content:
+                answer = await self._deliver_watched(envelope)
+            else:
+                target = _target(envelope)
+                if envelope.kind == "event" and not target.key:
+                    await self._deliver_custom(envelope, target)
+                    return envelope
+                slot = self._slots.get(target)
+                if slot is not None:
+                    payload = await self._handle(envelope, slot)
+                else:
+                    payload = await self._handle_first(envelope, target)
+                answer = Envelope(envelope.id, "reply", envelope.sender, "", payload)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises travels back to the caller
+            if envelope.kind == "event":
+                self.letters.put(envelope, error, self.clock.now())
             return envelope.failed(error)
-        return Envelope(envelope.id, "reply", envelope.sender, "", payload)
+        return answer
 
-    async def _carry(self, envelope: Envelope) -> Envelope:
-        transport = await self._connected()
+    async def _deliver_watched(self, envelope: Envelope) -> Envelope:
+        """The longer way: interventions, middleware, decoding."""
+        target = _target(envelope)
+        if envelope.kind == "event" and not target.key:
+            await self._deliver_custom(envelope, target)
+            return envelope
+        live = await passed(self._interventions, "on_deliver", self._homes.unpacked(envelope))
 
-        async def send(operation: Operation) -> Envelope:
-            return await transport.send(envelope._replace(headers=operation.headers))
+        async def last(operation: Operation) -> Any:
+            arrived = live._replace(headers=operation.headers)
+            slot = self._slots.get(_target(live))
+            return await (self._handle_first(arrived, _target(live)) if slot is None else self._handle(arrived, slot))
 
-        operation = Operation("send", str(envelope.target), envelope.headers, envelope.type)
-        return await self._runtime.through(operation, send)
-
-    async def _handle(self, envelope: Envelope, target: AgentId, operation: Operation) -> Any:
+        operation = Operation("deliver", str(target), live.headers, live.type)
         try:
-            agent, handler = self._catalog.handler(target.type)
-        except UnknownName as error:
-            raise Undeliverable(str(error)) from error
-        memory, lock = self._conversations.setdefault(target, (Memory(target), asyncio.Lock()))
-        call = partial(self._call, envelope._replace(headers=operation.headers), target)
-        ctx = DirectContext(call, self._runtime.clock, session=memory, run_id=envelope.id)
-        if not isinstance(agent, Agent):
-            return await handler.turn(ctx, agent, envelope.payload)
-        message = agent.decode_input(agent.encode_input((envelope.payload,), {}))
-        async with lock:  # turns of one conversation run one at a time, as durable ones do
-            return await handler.turn(ctx, agent, message)
+            payload = await self._runtime.through(operation, last)
+            answer = Envelope(envelope.id, "reply", envelope.sender, "", payload)
+        except Exception as error:
+            if envelope.kind == "event" or not self._interventions:
+                raise
+            answer = Envelope(envelope.id, "error", envelope.sender, "", ErrorInfo.of(error))
+        if envelope.kind == "event":
+            return envelope
+        answer = await replied(self._interventions, answer, live)
+        return self._homes.packed_reply(answer, _target(live)) if envelope.content else answer
 
-    async def _call(
-        self, within: Envelope, caller: AgentId, callee: Callee, payload: bytes, session: str | None
-    ) -> bytes:
-        """What ``ctx.call`` does in volatile code: agents by message; workflows run inline.
+    async def _deliver_custom(self, envelope: Envelope, target: AgentId) -> None:
+        """Let the agent's own code say who gets an event, and hand it back to the transport for those."""
+        if envelope.topic is None:
+            msg = f"event {envelope.id!r} to {target.type!r} has no topic, so nothing says whom it is for"
+            raise Undeliverable(msg)
+        transport = self._transport or await self._connected()
+        for each in self._homes.custom(target.type, envelope.topic):
+            if each != envelope.sender:
+                await transport.publish(envelope._replace(target=each))
 
-        What is called knows who waits for it, and has the deadline and headers of the message that is being handled.
-        """
-        catalog = self._catalog
-        to = AgentId(catalog.target(callee, caller.type), session or secrets.token_hex(8))
-        ancestry: list[str] = [*from_json(within.headers.get(_ANCESTRY, "[]")), str(caller)]
-        headers = {**within.headers, _ANCESTRY: to_json(ancestry).decode()}
-        if callee.kind == "workflow":
-            call = partial(self._call, within._replace(headers=headers), to)
+    async def _handle_first(self, envelope: Envelope, target: AgentId) -> Any:
+        """Handle a message to an address that has no slot."""
+        home = self._homes.find(target.type)
+        if isinstance(home, Resident):
+            home.conversation(target)
+            ctx = ResidentContext(self, envelope, target, home)
+            handling.set(ctx)
             try:
-                program = catalog.program(to.type, catalog.version(to.type))
-                return await program(DirectContext(call, self._runtime.clock), payload)
-            except Exception as error:
-                raise CallFailed(to.type, ErrorInfo.of(error)) from error
-        declared = catalog.find("agent", to.type)[1]
-        busy = str(to) in ancestry
-        if busy and isinstance(declared, Agent):
-            msg = f"session {to} waits, directly or not, for this very call and would wait for ever: call another one"
-            raise SessionBusy(msg)
-        message = declared.decode_input(payload)
-        kind = type_name(type(message))
-        answer = await self._carry(
-            Envelope(secrets.token_hex(16), "request", to, kind, message, caller, headers, within.deadline)
-        )
-        if answer.kind == "error":
-            own = busy and answer.error.type == f"{SessionBusy.__module__}.{SessionBusy.__qualname__}"
-            raise SessionBusy(answer.error.message) if own else CallFailed(to.type, answer.error)
-        return declared.encode_result(answer.payload)
+                return await home.turn(ctx, envelope.payload)
+            finally:
+                ctx.active = False
+        home.candidates(type(envelope.payload), event=envelope.kind == "event")
+        return await self._handle(envelope, self._instances.open(target, home))
+
+    async def _handle(self, envelope: Envelope, slot: Slot) -> Any:
+        """Hand a live message to its handler, when it is its turn; return what that returns."""
+        actor, message = slot.actor, envelope.payload
+        slot.used = True
+        event = envelope.kind == "event"
+        method = (actor.events if event else actor.requests).get(type(message))
+        if method is None:
+            actor.candidates(type(message), event=event)  # before it waits for its turn
+        ctx = MessageContext(self, envelope, slot.address, slot)
+        concurrent = actor.concurrent
+        if concurrent:
+            slot.running += 1
+        elif slot.busy:
+            if _waits(ctx, slot.address):
+                raise _busy(slot.address)
+            await slot.turn(self._settings.mailbox)
+        else:
+            slot.busy = True
+        try:
+            agent = slot.agent
+            if agent is None:
+                agent = await (slot.begin_shared(self._settings.mailbox) if concurrent else slot.begin())
+            if method is None:
+                method = actor.handler(message, ctx, event=event).method
+            handling.set(ctx)
+            return await getattr(agent, method)(message, ctx)
+        finally:
+            ctx.active = False
+            if concurrent:
+                slot.running -= 1
+            elif slot.waiting:
+                slot.leave()
+            else:
+                slot.busy = False
+
+    # -- inside
+
+    def _id(self) -> str:
+        return f"{self._prefix}{next(self._ids):x}"
+
+    def _living(self, type_: str) -> int:
+        home = self._homes.find(type_)
+        return len(home) if isinstance(home, Resident) else self._instances.count(type_)
 
     async def _connected(self) -> Transport:
         async with self._connecting:
@@ -166,17 +391,57 @@ class Volatile:
                 transport: Transport = make(settings=runtime.settings(f"transport-{name}"), clock=runtime.clock)
                 try:
                     await transport.start(self.deliver)
+                    await transport.announce(self._homes.presence())
                 except BaseException:
                     await transport.stop()
                     raise
+                self._serialises = transport.serialises
+                self._plain = not (self._serialises or self._watched)
                 self._transport = transport
             return self._transport
+
+
+class ResidentContext(MessageContext):
+    """The context of a message to an agent with a conversation."""
+
+    def __init__(self, post: LocalMessenger, envelope: Envelope, address: AgentId, home: Resident) -> None:
+        super().__init__(post, envelope, address, None)
+        self._home = home
+
+    @property
+    def session(self) -> Any:
+        return self._home.conversation(self.address)
+
+
+def _target(envelope: Envelope) -> AgentId:
+    if envelope.target is None:
+        msg = f"message {envelope.id!r} has no target"
+        raise Undeliverable(msg)
+    return envelope.target
+
+
+def _waits(ctx: MessageContext, address: AgentId) -> bool:
+    """Whether an agent waits for this message, directly or not, here or in another process."""
+    known = ctx.within is not None and ctx.within.waits_for(address)
+    return known or str(address) in ancestry_of(ctx.message.headers)
+
+
+def _busy(address: AgentId) -> SessionBusy:
+    return SessionBusy(
+        f"session {address} waits, directly or not, for this very call and would wait for ever: call another one,"
+        " answer without calling back, or declare a message agent with concurrent=True"
+    )
 
 
 def _revived(target: str, error: ErrorInfo) -> PerdureError:
     """A remote error as the class it was, where that is one of Perdure's with a plain message."""
     kind = getattr(errors, error.type.rpartition(".")[2], None) if error.type.startswith("perdure.errors.") else None
     if isinstance(kind, type) and issubclass(kind, PerdureError):
-        with suppress(TypeError):  # it takes more than a message
-            return kind(error.message)
+        try:
+            revived = kind(error.message)
+        except TypeError:  # it takes more than a message
+            return CallFailed(target, error)
+        if error.cause is not None:
+            revived.__cause__ = CallFailed(target, error.cause)
+        return revived
     return CallFailed(target, error)

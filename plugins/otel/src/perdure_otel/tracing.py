@@ -46,7 +46,12 @@ class Tracing:
         self._relay = relay_for(resource)
         self._relay.add(self._outbox, capture=settings.capture_content)
         self._ids = RandomIdGenerator()
-        self._operations = {"start": self._start, "send": self._send, "deliver": self._deliver}
+        self._operations = {
+            "start": self._start,
+            "send": self._send,
+            "publish": self._send,
+            "deliver": self._deliver,
+        }
 
     async def close(self) -> None:
         """Export what is left and let go of the exporter."""
@@ -114,8 +119,8 @@ class Tracing:
         with _message(operation, names.SEND, SpanKind.PRODUCER, None) as span:
             headers = operation.headers | injected(span.get_span_context())
             answer = await proceed(operation._replace(headers=headers))
-            if isinstance(answer, Envelope) and isinstance(answer.payload, ErrorInfo):
-                _fail(span, answer.payload.type)
+            if isinstance(answer, Envelope) and answer.kind == "error":
+                _fail(span, answer.error.type)
             return answer
 
     async def _deliver(self, operation: Operation, proceed: Callable[[Operation], Awaitable[Any]]) -> Any:

@@ -13,12 +13,11 @@ class Settings(BaseModel):
     """How messages are carried.
 
     Attributes:
-        strict: Whether each payload goes through JSON, as between processes: what could not travel, or would arrive
-            as something else, is an error here, too.
+        strict: Whether each payload is encoded, as between processes: what could not travel is an error here, too.
         grace: Seconds that handlers get to finish when the transport stops.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     strict: bool = False
-    grace: float = Field(default=5.0, ge=0)
+    grace: float = Field(default=1.0, ge=0)
