@@ -11,10 +11,10 @@ from pydantic import BaseModel
 from perdure import encoding
 from perdure.errors import InvalidInput, NotEncodable, Undeliverable, UsageError
 from perdure_messaging.handlers import Handler, Mark, MessageAgent, Table, alternatives, handlers_of, table_of
-from perdure_messaging.inbox import tagged, untagged
+from perdure_messaging.inbox import POSTS, Posts, tagged, untagged
 from perdure_messaging.message_types import split_version, type_name
 from perdure_messaging.subscriptions import interests_of
-from perdure_messaging.wire import Known, Packed, annotation_of, pack, unpack
+from perdure_messaging.wire import JSON, Known, Packed, annotation_of, pack, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -56,7 +56,9 @@ class Actor(Generic[A]):
 
     kind: Final = "agent"
 
-    def __init__(self, name: str, cls: type[A], *, make: Callable[[], A] | None = None) -> None:
+    def __init__(
+        self, name: str, cls: type[A], *, make: Callable[[], A] | None = None, handlers: Table | None = None
+    ) -> None:
         self.name = name
         self.cls = cls
         self.make: Callable[[], A] = make or cls
@@ -65,10 +67,7 @@ class Actor(Generic[A]):
         self.idle: float | None = IDLE
         self.subscriptions: tuple[Interest, ...] = interests_of(cls)
         self.description = inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[0]
-        self._take(handlers_of(cls) if cls is not MessageAgent else {})
-
-    def _take(self, table: Table) -> None:
-        self.handlers = table
+        self.handlers = table = handlers_of(cls) if handlers is None else handlers
         self._chosen: dict[tuple[type, bool], tuple[Handler, ...]] = {}
         self.requests: dict[type, str] = {}
         self.events: dict[type, str] = {}
@@ -139,7 +138,8 @@ class Actor(Generic[A]):
 
     def decode_input(self, payload: bytes) -> Any:
         """The message again. Raises ``InvalidInput``, ``Undeliverable``."""
-        return self.unpack(self._read(payload, "message to"))
+        packed = self._read(payload, "message to")
+        return Posts(packed.payload) if self.durable and packed.type == POSTS else self.unpack(packed)
 
     def unpack(self, packed: Packed) -> Any:
         """A message that came as bytes. Raises ``InvalidInput``, ``Undeliverable``."""
@@ -149,6 +149,8 @@ class Actor(Generic[A]):
 
     def encode_result(self, value: Any) -> bytes:
         """The reply as JSON, with its type's name. Raises ``NotEncodable``."""
+        if isinstance(value, Posts):
+            return tagged("none", JSON, b"null")
         return _tag(self.pack_reply(value))
 
     def pack_reply(self, value: Any) -> Packed:
@@ -264,10 +266,10 @@ def closure(
     if not inspect.iscoroutinefunction(fn):
         msg = f"closure({name!r}, {fn!r}): expected 'async def name(message: SomeMessage, ctx: Context) -> SomeReply'"
         raise UsageError(msg)
-    made: Actor[Any] = Actor(name, MessageAgent, make=lambda: _Function(fn))
-    made._take(table_of(fn.__qualname__, [("handle", fn, Mark(), 0)]))  # noqa: SLF001 - our own
+    table = table_of(fn.__qualname__, [("handle", fn, Mark(), 0)])
+    made: Actor[Any] = Actor(name, _Function, make=lambda: _Function(fn), handlers=table)
     made.concurrent = concurrent
-    made.subscriptions = interests_of(MessageAgent, subscriptions)
+    made.subscriptions = interests_of(_Function, subscriptions)
     made.description = inspect.cleandoc(fn.__doc__ or "").partition("\n\n")[0]
     return made
 

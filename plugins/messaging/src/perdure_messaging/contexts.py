@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast
 
 from perdure.direct import DirectContext, Memory
 from perdure.messages import AgentId, TopicId
@@ -56,11 +56,11 @@ class MessageContext(DirectContext):
         self._slot = slot
 
     @property
-    def _clock(self) -> Clock:  # pyright: ignore[reportIncompatibleVariableOverride] - made when asked for
+    def _clock(self) -> Clock:
         return self._post.clock
 
     @property
-    def _run_id(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride] - as above
+    def _run_id(self) -> str:
         return self._envelope.id
 
     @property
@@ -95,7 +95,7 @@ class MessageContext(DirectContext):
         self, callee: Any, args: tuple[Any, ...], kwargs: dict[str, Any], session: str | None, source: str
     ) -> Any:
         if isinstance(callee, Actor) and len(args) == 1 and not kwargs:
-            return await self._post.call_actor(self, callee, args[0], session)
+            return await self._post.call_actor(self, cast("Actor[Any]", callee), args[0], session)
         return await super()._called(callee, args, kwargs, session, source)
 
     async def _call(self, callee: Callee, payload: bytes, session: str | None, source: str = "") -> Any:  # noqa: ARG002 - there is no journal to name it in

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from perdure import Agent, Reply, encoding
 from perdure.direct import Memory
@@ -28,7 +28,8 @@ class Resident:
     """An agent that is no ``Actor``: executed by its own plugin, with a conversation for each key."""
 
     def __init__(self, declared: Any, handler: TurnHandler) -> None:
-        self._declared = declared
+        self._declared: Any = declared
+        self._chats = isinstance(declared, Agent)
         self._handler = handler
         self._conversations: dict[AgentId, tuple[Memory, asyncio.Lock]] = {}
 
@@ -38,7 +39,7 @@ class Resident:
 
     async def turn(self, ctx: MessageContext, message: Any) -> Any:
         """Hand a message to what executes the agent."""
-        if not isinstance(self._declared, Agent):
+        if not self._chats:
             return await self._handler.turn(ctx, self._declared, message)
         message = self._declared.decode_input(self._declared.encode_input((message,), {}))
         async with self._conversations[ctx.address][1]:  # one at a time, as durable turns
@@ -65,12 +66,21 @@ class Homes:
                 declared, handler = self._catalog.handler(type_)
             except UnknownName as error:
                 raise Undeliverable(str(error)) from error
-            home = self._homes[type_] = declared if isinstance(declared, Actor) else Resident(declared, handler)
+            is_actor = isinstance(declared, Actor)
+            home = self._homes[type_] = cast("Actor[Any]", declared) if is_actor else Resident(declared, handler)
         return home
 
     def names(self) -> frozenset[str]:
         """The qualified types of all agents that are declared here."""
         return frozenset(self._catalog.names("agent"))
+
+    def actor(self, type_: str) -> Actor[Any]:
+        """The message agent of a qualified type. Raises ``Undeliverable``."""
+        home = self.find(type_)
+        if not isinstance(home, Actor):
+            msg = f"agent {type_!r} is no message agent"
+            raise Undeliverable(msg)
+        return home
 
     def resolved(self, to: AgentId) -> AgentId:
         """An address with the qualified type; as it is, where nothing here has that name. Raises ``AmbiguousName``."""
@@ -147,7 +157,8 @@ class Homes:
         if isinstance(home, Actor):
             return _with(reply, home.pack_reply(reply.payload))
         if isinstance(reply.payload, Reply):
-            data: bytes = self._catalog.find("agent", target.type)[1].encode_result(reply.payload)
+            answered = cast("Any", reply).payload
+            data: bytes = self._catalog.find("agent", target.type)[1].encode_result(answered)
             return _with(reply, Packed(REPLY, JSON, data))
         where = f"the reply of {str(target)!r}"
         return _with(reply, pack(reply.payload, annotation_of(reply.payload, [Any]), where))
@@ -157,7 +168,7 @@ class Homes:
         if not reply.content:
             return reply.payload
         packed, where = Packed(reply.type, reply.content, reply.payload), f"the reply of {str(target)!r}"
-        declared = dict(self._catalog.items("agent")).get(target.type)
+        declared: Any = dict(self._catalog.items("agent")).get(target.type)
         if packed.type == REPLY:
             known = hasattr(declared, "decode_result")
             return (

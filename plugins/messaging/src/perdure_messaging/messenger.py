@@ -11,7 +11,7 @@ import asyncio
 import secrets
 from functools import lru_cache
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from perdure import Agent, config, errors
 from perdure.direct import DirectContext
@@ -20,6 +20,7 @@ from perdure.errors import (
     MessageDropped,
     PayloadTooLarge,
     PerdureError,
+    RetryableError,
     SessionBusy,
     Undeliverable,
 )
@@ -27,21 +28,24 @@ from perdure.messages import AgentId, Envelope, ErrorInfo, TopicId
 from perdure.ports import Operation
 from perdure_messaging.actors import Actor
 from perdure_messaging.contexts import MessageContext, handling, topic_of
+from perdure_messaging.durable import HandlerFailed
 from perdure_messaging.homes import Homes, Resident
 from perdure_messaging.inbox import ANCESTRY, ancestry_of, with_ancestry
 from perdure_messaging.instances import Instances
+from perdure_messaging.intake import Intake
 from perdure_messaging.interventions import passed, replied
 from perdure_messaging.letters import DeadLetters
 from perdure_messaging.message_types import type_name
 from perdure_messaging.settings import SECTION, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from perdure import Runtime
     from perdure.context import Callee
     from perdure.messages import Whereabouts
     from perdure.ports import Clock, Transport
+    from perdure_messaging.durable import Recipients
     from perdure_messaging.instances import Slot
     from perdure_messaging.interventions import Intervention
 
@@ -49,7 +53,6 @@ _NO_HEADERS: Final[dict[str, str]] = {}
 """Envelopes are never changed in place, so they may share it."""
 
 _type_name: Final = lru_cache(maxsize=4096)(type_name)
-K = TypeVar("K", bound=str)
 
 
 class LocalMessenger:
@@ -74,6 +77,9 @@ class LocalMessenger:
         ]
         self._watched = bool(runtime.middleware or self._interventions)
         self._homes = Homes(runtime.catalog)
+        self._intake = Intake(runtime, self._homes)
+        self._durable = self._intake.durable
+        self.closing = False
         self._instances = Instances(runtime.clock, self._settings.grace)
         self._slots = self._instances.slots
         self.letters = DeadLetters(self._settings.dead_letters)
@@ -93,6 +99,7 @@ class LocalMessenger:
 
     async def stop(self) -> None:
         """Let finish what was accepted, then disconnect and let the agents go. Idempotent."""
+        self.closing = True
         if self._transport is not None:
             await self._transport.stop()
         await self._instances.stop()
@@ -149,16 +156,24 @@ class LocalMessenger:
         if self._plain:
             await transport.publish(envelope)
             return
+        seen = await self.outgoing(envelope)
+        if seen is not None:
+            await self.carry_event(seen)
+
+    async def carry_event(self, envelope: Envelope) -> None:
+        """Carry an event that the interventions have seen."""
+        transport = self._transport or await self._connected()
 
         async def publish(operation: Operation) -> None:
             await transport.publish(self._fitting(envelope._replace(headers=operation.headers)))
 
-        seen = await self.outgoing(envelope)
-        if seen is not None:
-            envelope = seen
-            kind = "publish" if envelope.target is None else "send"
-            operation = Operation(kind, str(envelope.target or envelope.topic), envelope.headers, envelope.type)
-            await self._runtime.through(operation, publish)
+        kind = "publish" if envelope.target is None else "send"
+        operation = Operation(kind, str(envelope.target or envelope.topic), envelope.headers, envelope.type)
+        await self._runtime.through(operation, publish)
+
+    def recipients(self, envelope: Envelope) -> Recipients:
+        """Who gets an event that a durable agent has sent, its sender left out."""
+        return self._intake.recipients(envelope)
 
     async def outgoing(self, envelope: Envelope) -> Envelope | None:
         """A live message as the interventions leave it; ``None`` for an event that one dropped."""
@@ -229,7 +244,9 @@ class LocalMessenger:
     async def call_actor(self, ctx: MessageContext, callee: Actor[Any], message: object, session: str | None) -> Any:
         """Call a declared message agent with a live message; a fresh instance, where no session is named."""
         callee.candidates(type(message), event=False)
-        to = AgentId(self._runtime.catalog.target(callee, ctx.address.type), session or secrets.token_hex(8))
+        to = AgentId(
+            self._runtime.catalog.target(cast("Callee", callee), ctx.address.type), session or secrets.token_hex(8)
+        )
         return await self._call_agent(ctx, to, message)
 
     async def call(self, ctx: MessageContext, callee: Callee, payload: bytes, session: str | None) -> bytes:
@@ -247,10 +264,14 @@ class LocalMessenger:
                 return await program(DirectContext(inline, self.clock), payload)
             except Exception as error:
                 raise CallFailed(to.type, ErrorInfo.of(error)) from error
-        declared = catalog.find("agent", to.type)[1]
-        if isinstance(declared, Agent) and (ctx.waits_for(to) or str(to) in ancestry_of(ctx.message.headers)):
+        declared: Any = catalog.find("agent", to.type)[1]
+        chats = isinstance(declared, Agent)
+        if chats and (ctx.waits_for(to) or str(to) in ancestry_of(ctx.message.headers)):
             raise _busy(to)
-        return declared.encode_result(await self._call_agent(ctx, to, declared.decode_input(payload)))
+        reply: bytes = cast("Any", declared).encode_result(
+            await self._call_agent(ctx, to, cast("Any", declared).decode_input(payload))
+        )
+        return reply
 
     async def _call_agent(self, ctx: MessageContext, to: AgentId, message: object) -> Any:
         own = ctx.message
@@ -268,6 +289,8 @@ class LocalMessenger:
 
     async def deliver(self, envelope: Envelope) -> Envelope:
         """Fill ``perdure.ports.Deliver``."""
+        if self._durable and envelope.target is not None and envelope.target.type in self._durable:
+            return await self._accept(envelope, envelope.target)
         try:
             if self._watched or envelope.content:
                 answer = await self._deliver_watched(envelope)
@@ -287,6 +310,46 @@ class LocalMessenger:
                 self.letters.put(envelope, error, self.clock.now())
             return envelope.failed(error)
         return answer
+
+    async def _accept(self, envelope: Envelope, target: AgentId) -> Envelope:
+        """Have a message to a durable agent accepted. What stands around a delivery stands around its turn."""
+        try:
+            if not target.key:
+                await self._deliver_custom(envelope, target)
+                return envelope
+            return await self._intake.take(envelope, self.packed(envelope), target)
+        except Exception as error:  # noqa: BLE001 - as above
+            if envelope.kind == "event" and not isinstance(error, RetryableError):
+                self.letters.put(envelope, error, self.clock.now())
+            return envelope.failed(error)
+
+    async def handled(self, envelope: Envelope, handle: Callable[[Envelope], Awaitable[Any]]) -> Any:
+        """Hand a live message to ``handle``, with all that stands around a delivery; return the reply.
+
+        Raises what the handler does, or what an intervention makes of that.
+        """
+        if not self._watched:
+            return await handle(envelope)
+        live = await passed(self._interventions, "on_deliver", envelope)
+
+        async def last(operation: Operation) -> Any:
+            return await handle(live._replace(headers=operation.headers))
+
+        raised: Exception | None = None
+        operation = Operation("deliver", str(live.target), live.headers, live.type)
+        try:
+            payload = await self._runtime.through(operation, last)
+            answer = Envelope(live.id, "reply", live.sender, "", payload)
+        except Exception as error:
+            if live.kind == "event" or not self._interventions:
+                raise
+            raised, answer = error, live.failed(error)
+        if live.kind != "event":
+            answer = await replied(self._interventions, answer, live)
+        if answer.kind == "error":
+            info = answer.error
+            raise raised if raised is not None and info == ErrorInfo.of(raised) else HandlerFailed(info)
+        return answer.payload
 
     async def _deliver_watched(self, envelope: Envelope) -> Envelope:
         """The longer way: interventions, middleware, decoding."""
@@ -335,17 +398,20 @@ class LocalMessenger:
                 return await home.turn(ctx, envelope.payload)
             finally:
                 ctx.active = False
-        home.candidates(type(envelope.payload), event=envelope.kind == "event")
+        message: object = envelope.payload
+        home.candidates(type(message), event=envelope.kind == "event")
         return await self._handle(envelope, self._instances.open(target, home))
 
     async def _handle(self, envelope: Envelope, slot: Slot) -> Any:
         """Hand a live message to its handler, when it is its turn; return what that returns."""
-        actor, message = slot.actor, envelope.payload
+        actor = slot.actor
+        message: object = envelope.payload
         slot.used = True
         event = envelope.kind == "event"
-        method = (actor.events if event else actor.requests).get(type(message))
+        kind = type(message)
+        method = (actor.events if event else actor.requests).get(kind)
         if method is None:
-            actor.candidates(type(message), event=event)  # before it waits for its turn
+            actor.candidates(kind, event=event)  # before it waits for its turn
         ctx = MessageContext(self, envelope, slot.address, slot)
         concurrent = actor.concurrent
         if concurrent:

@@ -62,7 +62,7 @@ class Known:
         waiting = [kind for kind in self._kinds.values() if isinstance(kind, type) and is_message_type(kind)]
         seen: set[type] = set()
         while waiting:
-            for kind in cast("list[type]", waiting.pop().__subclasses__()):
+            for kind in waiting.pop().__subclasses__():
                 if kind not in seen:
                     seen.add(kind)
                     waiting.append(kind)
@@ -134,7 +134,7 @@ def _upcast(payload: bytes, annotation: Any, version: int, where: str) -> bytes:
 def annotation_of(value: Any, declared_as: Iterable[Any]) -> Any:
     """Which of several declared types a value is of, the most precise first; ``None`` if none fits."""
     kinds = tuple(declared_as)
-    own = type(value)
+    own = cast("Any", type(value))
     for kind in kinds:
         if (get_origin(kind) or kind) is own and not get_args(kind):
             return kind

@@ -17,14 +17,14 @@ import sys
 from collections import deque
 from contextvars import Context, copy_context
 from types import coroutine
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from perdure.errors import DeadlineExceeded, RetryableError, RunCancelled, UsageError
 from perdure.messages import AgentId, Envelope, Presence, Whereabouts
 from perdure_messaging.routing import Routes
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator, Sequence
+    from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
 
     from perdure.ports import Clock, Deliver
     from perdure_transport_inprocess.settings import Settings
@@ -36,7 +36,7 @@ _STREAK: Final = 64
 _BATCH: Final = 256
 """Deliveries that begin in one turn of the loop."""
 
-_new: Final = tuple.__new__
+_new: Final[Callable[[type[Envelope], Iterable[Any]], Envelope]] = cast("Any", tuple).__new__
 """Makes an envelope of its fields without the checks that its class makes of a caller's arguments."""
 
 if sys.version_info >= (3, 12):
