@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Literal
 
 from perdure import errors
 from perdure.errors import NotEncodable, PayloadTooLarge, PerdureError, UsageError, WorkerLost
-from perdure.messages import Presence
+from perdure.messages import AgentId, Presence
 from perdure_hosting import wire
 from perdure_hosting.connection import Connection, Introduction
 from perdure_hosting.deadlines import Deadlines
+from perdure_hosting.direct import Door, Ways, directly
 from perdure_hosting.errors import HostUnreachable
 from perdure_hosting.handlers import Handlers, delivering
 from perdure_hosting.peer import Peer, late, named
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from perdure.messages import Envelope, ErrorInfo, Whereabouts
     from perdure.ports import Clock, Deliver
-    from perdure_hosting.carrier import Dial
+    from perdure_hosting.carrier import Carrier, Dial
     from perdure_hosting.link import Link
 
 
@@ -41,15 +42,23 @@ class LinkTransport:
         self._clock = clock
         self._state: Literal["new", "started", "stopping", "stopped"] = "new"
         self._presence = Presence()
+        self._types: frozenset[str] = frozenset()
         self._deadlines = Deadlines(clock)
         self._handlers = Handlers(settings.handlers)
         self._host = Peer("the host", clock, self._deadlines, self._handlers, patience=settings.patience)
         self._connection = Connection(self._host, dial, clock, retry=settings.retry)
         self._connection.me = Introduction(settings.name, settings.address)
-        self._connection.opened = self._opened
+        self._connection.opened, self._connection.lost = self._opened, self._lost
+        self._host.told = self._told
+        self._door = Door(self._handlers, clock, self._hosts)
+        self._visits: set[asyncio.Task[None]] = set()
+        self._ways: Ways | None = None
+        if settings.direct:
+            self._ways = Ways(dial, clock, self._deadlines, self._handlers, lambda: self._connection.name)
         self._changed = asyncio.Event()
         self._handlers.ended = self._host.ended = self._changed.set
         self._running: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
 
     @property
     def serialises(self) -> bool:
@@ -72,6 +81,8 @@ class LinkTransport:
         connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         seconds = self._settings.connect
         self._running = asyncio.create_task(self._connection.run(connected))
+        if self._settings.address:
+            self._looking = asyncio.create_task(self._door.look())
         self._deadlines.watch(
             connected,
             self._clock.now() + seconds,
@@ -82,11 +93,11 @@ class LinkTransport:
     async def announce(self, presence: Presence) -> None:
         """Say what lives here. Raises ``NotPermitted``."""
         self._check("told what lives here")
-        self._presence = presence
+        self._present(presence)
         while (answer := await self._host.command(lambda number: wire.announcement(presence, number))) is None:
             pass  # again, in the next session
         if answer.kind == Frame.ERROR:
-            self._presence = Presence()
+            self._present(Presence())
             raise _revived(wire.error_of(answer))
 
     async def send(self, envelope: Envelope) -> Envelope:
@@ -98,8 +109,7 @@ class LinkTransport:
         if envelope.deadline is not None and envelope.deadline <= self._clock.now():
             raise late(envelope)
         try:
-            while (answer := await self._host.ask(envelope)) is None:
-                pass  # it was on its way when the session ended: another one begins
+            answer = await self._asked(envelope)
         except (errors.DeadlineExceeded, NotEncodable, PayloadTooLarge):
             raise
         except PerdureError as error:
@@ -119,6 +129,10 @@ class LinkTransport:
             msg = f"the transport was given a {envelope.kind} to publish, expected an event with a topic or target"
             raise UsageError(msg)
         self._check("published", envelope)
+        if self._ways is not None:
+            if self._ways.busy:
+                await self._ways.settled()
+            self._ways.published += 1
         while (answer := await self._host.ask(envelope)) is None:
             pass  # nobody knows whether it had arrived: it goes again, and who has it knows it by its id
         if answer.kind == Frame.ERROR:
@@ -146,12 +160,49 @@ class LinkTransport:
         msg = "the transport stopped before there was an answer: send it again elsewhere"
         self._handlers.fail(self._host, WorkerLost(msg))
         self._handlers.cancel_events()
+        await self._door.close(WorkerLost(msg))
+        if self._ways is not None:
+            await self._ways.close()
         self._host.closed(WorkerLost(msg))
         self._connection.leave("the worker stops")
         await asyncio.wait({self._running}, timeout=1.0 if self._host.line is not None else 0)
-        self._running.cancel()
-        await asyncio.wait({self._running})
+        await _ended({self._running, *self._visits, *([self._looking] if self._looking else [])})
         await self._deadlines.stop()
+
+    async def _asked(self, envelope: Envelope) -> Frame:
+        ways, target = self._ways, envelope.target
+        if ways is None or target is None:
+            while (answer := await self._host.ask(envelope)) is None:
+                pass  # it certainly was not sent before the session ended: it goes in the next one
+            return answer
+        peer = ways.to(target)
+        if peer is not None:
+            answer = await directly(peer, envelope)
+            if answer is not None:
+                return answer
+            ways.leave(target)
+        elif ways.busy:
+            await ways.settled()
+        route, published, fence = ways.through(target), ways.published, -1
+        try:
+            while (answer := await self._host.ask(envelope, locate=True)) is None:
+                pass  # as above
+            fence = published
+        finally:
+            ways.answered(route, fence)
+        return answer
+
+    def accept(self, carrier: Carrier) -> None:
+        """Another worker has dialled this one."""
+        task = asyncio.create_task(self._door.reception.serve(carrier))
+        self._visits.add(task)
+        task.add_done_callback(self._visits.discard)
+
+    def _told(self, frame: Frame) -> None:
+        if frame.kind == Frame.LOCATED and self._ways is not None:
+            self._ways.learn(frame, AgentId(frame.target_type, frame.target_key))
+        elif frame.kind == Frame.EXPECT:
+            self._door.expect(frame.located)
 
     async def _drained(self) -> None:
         """Return when all that was accepted is done, and the host has all that is for it."""
@@ -164,8 +215,26 @@ class LinkTransport:
             self._changed.clear()
             await self._changed.wait()
 
+    def _present(self, presence: Presence) -> None:
+        self._presence = presence
+        self._types = frozenset(each.type for each in presence.agents)
+
+    def _hosts(self, type_: str) -> bool:
+        return self._state == "started" and type_ in self._types
+
     def _opened(self, link: Link) -> None:
+        self._placed_no_more()
         self._host.renewed(link, lambda number: wire.announcement(self._presence, number))
+
+    def _lost(self) -> None:
+        self._placed_no_more()
+        self._host.lost()
+
+    def _placed_no_more(self) -> None:
+        """The session is over, and with it what the host said of who lives where."""
+        self._door.forget()
+        if self._ways is not None:
+            self._ways.forget()
 
     def _check(self, what: str, envelope: Envelope | None = None) -> None:
         """Raise ``UsageError`` unless this may be done now."""
@@ -174,6 +243,12 @@ class LinkTransport:
         is_ = "not started" if self._state == "new" else self._state
         msg = f"{named(envelope) if envelope else 'the host'} cannot be {what}: the transport is {is_}"
         raise UsageError(msg)
+
+
+async def _ended(tasks: set[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
 
 
 def _revived(error: ErrorInfo) -> PerdureError:

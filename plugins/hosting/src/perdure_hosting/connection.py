@@ -56,11 +56,13 @@ class Connection:
         settings: What the other side has decided.
         opened: Called when a session begins, with its link: passes it on to the peer.
         lost: Called when a session is given up.
+        name: What the other side calls this one.
     """
 
     def __init__(self, peer: Peer, dial: Dial, clock: Clock, *, address: str = "", retry: float = 0.05) -> None:
         self.me = Introduction()
         self.settings = SessionSettings()
+        self.name: str = ""
         self.opened: Callable[[Link], None] = peer.renewed
         self.lost: Callable[[], None] = peer.lost
         self._peer = peer
@@ -154,7 +156,7 @@ class Connection:
                 silence=welcome.silence,
                 grace=welcome.grace,
             )
-            self._resume = welcome.resume
+            self._resume, self.name = welcome.resume, welcome.name
             self.opened(Link(self.settings))
         peer.line = Line(carrier, peer.link, self._clock, max_frame=self.settings.max_frame)
         return peer.line

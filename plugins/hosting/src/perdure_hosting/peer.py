@@ -74,6 +74,16 @@ class Peer:
         self._queue: deque[asyncio.Future[None]] = deque()  # who waits for room
 
     @property
+    def open(self) -> bool:
+        """Whether there is a session, and a carrier."""
+        return self._open and self.line is not None
+
+    @property
+    def unsure(self) -> bool:
+        """Whether something was asked that may not have arrived yet."""
+        return bool(self._waiting and self.link.held)
+
+    @property
     def idle(self) -> bool:
         """Whether nothing waits for the other side."""
         return not (self._waiting or self._queue or self.link.held)
@@ -258,7 +268,7 @@ class Peer:
 
 
 _ACCEPTED: Final = Frame(kind=Frame.DONE)
-_ANSWERS: Final = frozenset({Frame.REPLY, Frame.ERROR, Frame.DONE, Frame.FOUND})
+_ANSWERS: Final = frozenset({Frame.REPLY, Frame.ERROR, Frame.DONE, Frame.FOUND, Frame.MOVED})
 _MESSAGES: Final = frozenset({Frame.REQUEST, Frame.EVENT})
 
 

@@ -118,6 +118,7 @@ class Frame(_message.Message):
         FOUND: _ClassVar[Frame.Kind]
         LOCATED: _ClassVar[Frame.Kind]
         EXPECT: _ClassVar[Frame.Kind]
+        MOVED: _ClassVar[Frame.Kind]
     NONE: Frame.Kind
     REQUEST: Frame.Kind
     REPLY: Frame.Kind
@@ -131,6 +132,7 @@ class Frame(_message.Message):
     FOUND: Frame.Kind
     LOCATED: Frame.Kind
     EXPECT: Frame.Kind
+    MOVED: Frame.Kind
     class HeadersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
