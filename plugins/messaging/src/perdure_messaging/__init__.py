@@ -48,9 +48,9 @@ def dead_letters(runtime: Runtime) -> Sequence[DeadLetter]:
 
 
 @hookimpl
-def perdure_agent_kinds(services: Services) -> Mapping[type, TurnHandler]:  # noqa: ARG001 - the hook's parameter
+def perdure_agent_kinds(services: Services) -> Mapping[type, TurnHandler]:
     """``Actor`` declarations are executed by ``ActorTurn``."""
-    return {Actor: ActorTurn()}
+    return {Actor: ActorTurn(services)}
 
 
 @hookimpl

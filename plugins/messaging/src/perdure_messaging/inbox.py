@@ -29,6 +29,13 @@ POSTS: Final = "perdure.posts"
 """The type of what an agent's turn leaves to be sent after its commit; no message type of anybody's."""
 
 
+class Posts:
+    """What a turn left to be sent after its commit: the input of the turn that does it."""
+
+    def __init__(self, payload: bytes) -> None:
+        self.outgoing: list[Any] = from_json(payload)
+
+
 class Facts(Fact):
     """What a turn knows of its message, besides what the message says.
 

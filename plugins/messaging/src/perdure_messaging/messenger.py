@@ -317,11 +317,14 @@ class LocalMessenger:
             if not target.key:
                 await self._deliver_custom(envelope, target)
                 return envelope
-            return await self._intake.take(envelope, self.packed(envelope), target)
+            answer = await self._intake.take(envelope, self.packed(envelope), target)
+            if answer.kind == "reply" and not envelope.content:  # who carries live messages expects live replies
+                answer = answer._replace(payload=self._homes.unpacked_reply(answer, target), content="")
         except Exception as error:  # noqa: BLE001 - as above
             if envelope.kind == "event" and not isinstance(error, RetryableError):
                 self.letters.put(envelope, error, self.clock.now())
             return envelope.failed(error)
+        return answer
 
     async def handled(self, envelope: Envelope, handle: Callable[[Envelope], Awaitable[Any]]) -> Any:
         """Hand a live message to ``handle``, with all that stands around a delivery; return the reply.

@@ -83,6 +83,7 @@ class InProcess:
         self._loop: asyncio.AbstractEventLoop
         self._own: Context
         self._presence = Presence()
+        self._durable: frozenset[str] = frozenset()
         self._routes = Routes()
         self._queue: deque[Envelope | _Waiting] = deque()
         self._under_way: dict[asyncio.Task[Envelope], _Waiting | None] = {}
@@ -108,6 +109,7 @@ class InProcess:
     async def announce(self, presence: Presence) -> None:
         """Say what lives here, instead of what was said before."""
         self._presence = presence
+        self._durable = frozenset(each.type for each in presence.agents if each.durable)
         self._routes.replace(self, presence.subscriptions)
 
     async def agents(self) -> Sequence[Whereabouts]:
@@ -145,15 +147,32 @@ class InProcess:
         return await self._outcome(waiting)
 
     async def publish(self, envelope: Envelope) -> None:
-        """Queue an event for those who are subscribed, or for its target. Raises ``UsageError`` as ``send``."""
+        """Queue an event for those who are subscribed, or for its target; durable agents have it when this returns.
+
+        Raises:
+            RetryableError: A durable agent could not take it.
+            UsageError: As ``send``.
+        """
         if self._state != "started" or envelope.kind != "event" or self._settings.strict:
             self._check(envelope, "event")
         if envelope.target is not None:
-            self._enqueue(envelope)
+            if envelope.target.type in self._durable:
+                await self._hand_over(envelope)
+            else:
+                self._enqueue(envelope)
             return
         head, tail = envelope[:2], envelope[3:]
         for target in self._targets(envelope):
-            self._enqueue(_new(Envelope, (*head, target, *tail)))
+            if target.type in self._durable:
+                await self._hand_over(envelope._replace(target=target))
+            else:
+                self._enqueue(_new(Envelope, (*head, target, *tail)))
+
+    async def _hand_over(self, envelope: Envelope) -> None:
+        """Let a durable agent accept an event, before its sender is told that it was."""
+        answer = await self._deliver(envelope)
+        if answer.kind == "error" and answer.error.retryable:
+            raise RetryableError(answer.error.message)
 
     async def stop(self) -> None:
         """Let handlers finish for the setting ``grace``, then end what is under way with an error. Idempotent."""
