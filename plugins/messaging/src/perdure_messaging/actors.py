@@ -141,11 +141,17 @@ class Actor(Generic[A]):
         packed = self._read(payload, "message to")
         return Posts(packed.payload) if self.durable and packed.type == POSTS else self.unpack(packed)
 
-    def unpack(self, packed: Packed) -> Any:
-        """A message that came as bytes. Raises ``InvalidInput``, ``Undeliverable``."""
-        if self.known.find(split_version(packed.type)[0]) is None:
+    def unpack(self, packed: Packed, known: Known | None = None) -> Any:
+        """A message that came as bytes; of the types ``known``, where a handler takes any.
+
+        Raises:
+            InvalidInput: It does not fit.
+            Undeliverable: Nothing handles it.
+        """
+        types = self.known if known is None or object not in self.handlers else known
+        if types.find(split_version(packed.type)[0]) is None:
             raise self._undeliverable(packed.type, "messages")
-        return unpack(packed, self.known, f"the message to agent {self.name!r}")
+        return unpack(packed, types, f"the message to agent {self.name!r}")
 
     def encode_result(self, value: Any) -> bytes:
         """The reply as JSON, with its type's name. Raises ``NotEncodable``."""

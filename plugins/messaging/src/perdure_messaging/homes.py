@@ -142,7 +142,7 @@ class Homes:
         packed = Packed(envelope.type, envelope.content, envelope.payload)
         home = self.find(envelope.target.type) if envelope.target else None
         if isinstance(home, Actor):
-            message = home.unpack(packed)
+            message = home.unpack(packed, self.known)
         else:
             message = unpack(packed, self.known, f"the message to {str(envelope.target)!r}")
         return envelope._replace(payload=message, content="")

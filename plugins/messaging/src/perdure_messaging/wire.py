@@ -164,9 +164,12 @@ def _composed(name: str, known: Known) -> Any:
         if pieces and pieces[-1] == "[":
             while pieces and pieces.pop() != "]":
                 parts.append(read())
-        return kind if not parts or kind is None or None in parts else kind[tuple(parts)]
+        if kind is None or None in parts:
+            return None
+        return kind[tuple(parts)] if parts else kind
 
     try:
-        return read()
+        found = read()
     except (IndexError, TypeError, RecursionError):  # no name that type_name gave
         return None
+    return None if pieces else found
