@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from perdure import errors
 from perdure.errors import NotEncodable, PayloadTooLarge, PerdureError, UsageError, WorkerLost
@@ -20,12 +20,16 @@ from perdure_hosting.settings import WorkerSettings
 from perdure_hosting.wire_pb2 import Frame
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from perdure.messages import Envelope, ErrorInfo, Whereabouts
     from perdure.ports import Clock, Deliver
     from perdure_hosting.carrier import Carrier, Dial
     from perdure_hosting.link import Link
+
+
+_FAREWELL: Final = 1.0
+"""Seconds that a worker which leaves gives the host to hear of it."""
 
 
 class LinkTransport:
@@ -157,17 +161,37 @@ class LinkTransport:
             async with asyncio.timeout(self._settings.drain):
                 await self._drained()
         self._state = "stopped"
-        msg = "the transport stopped before there was an answer: send it again elsewhere"
-        self._handlers.fail(self._host, WorkerLost(msg))
-        self._handlers.cancel_events()
-        await self._door.close(WorkerLost(msg))
-        if self._ways is not None:
-            await self._ways.close()
-        self._host.closed(WorkerLost(msg))
-        self._connection.leave("the worker stops")
-        await asyncio.wait({self._running}, timeout=1.0 if self._host.line is not None else 0)
+        await self._leave(WorkerLost("the transport stopped before there was an answer: send it again elsewhere"))
         await _ended({self._running, *self._visits, *([self._looking] if self._looking else [])})
         await self._deadlines.stop()
+
+    async def _leave(self, error: Exception) -> None:
+        """End what is under way with this error, and say goodbye."""
+        self._handlers.fail(self._host, error)
+        self._handlers.cancel_events()
+        await self._door.close(error)
+        if self._ways is not None:
+            await self._ways.close()
+        self._host.closed(error)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL):
+                await self._until(lambda: not self._host.link.held)
+        self._connection.leave("the worker stops")
+        if self._running is not None and self._host.line is not None:
+            await asyncio.wait({self._running}, timeout=_FAREWELL)
+
+    async def _drained(self) -> None:
+        """Return when all that was accepted is done, and the host has all that is for it."""
+        if self._presence != Presence():
+            self._host.put(wire.announcement(Presence(), 0))  # new ones go elsewhere
+        await self._until(lambda: self._handlers.idle and self._host.idle)
+
+    async def _until(self, reached: Callable[[], bool]) -> None:
+        while not reached():
+            self._host.link.poke()
+            self._host.wake()
+            self._changed.clear()
+            await self._changed.wait()
 
     async def _asked(self, envelope: Envelope) -> Frame:
         ways, target = self._ways, envelope.target
@@ -203,17 +227,6 @@ class LinkTransport:
             self._ways.learn(frame, AgentId(frame.target_type, frame.target_key))
         elif frame.kind == Frame.EXPECT:
             self._door.expect(frame.located)
-
-    async def _drained(self) -> None:
-        """Return when all that was accepted is done, and the host has all that is for it."""
-        if self._host.line is not None and self._presence != Presence():
-            await self._host.command(lambda number: wire.announcement(Presence(), number))  # new ones go elsewhere
-        while not (self._handlers.idle and self._host.idle):
-            self._host.link.poke()
-            if self._host.line is not None:
-                self._host.line.wake()
-            self._changed.clear()
-            await self._changed.wait()
 
     def _present(self, presence: Presence) -> None:
         self._presence = presence

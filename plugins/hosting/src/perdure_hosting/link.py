@@ -189,7 +189,7 @@ class Link:
         self._waiting.extendleft(reversed(self._written))
         self._written.clear()
         self._acknowledged(received, resumed=True)
-        self.due = True
+        self.poke()  # what asked for an answer before may be among what is sent again
 
     def _acknowledged(self, number: int, *, resumed: bool = False) -> None:
         source = self._waiting if resumed else self._written
