@@ -169,7 +169,8 @@ class DurableTurn:
             NotPermitted: Somebody else than a turn asked for posts.
         """
         if isinstance(message, Posts):
-            return await self._send_posts(ctx, message)
+            await self._send_posts(ctx, message)
+            return message
         body = partial(self._handle, ctx.start, agent, message, ctx.session.state.get(_STATE))
         try:
             handled: Handled = await ctx.options(name="handle", fingerprint="", returns=Handled).step(body)
@@ -266,7 +267,8 @@ class _Work:
 
     async def call_actor(self, ctx: MessageContext, callee: Actor[Any], message: object, session: str | None) -> Any:
         """Call a declared message agent."""
-        return callee.decode_result(await self.call(ctx, callee, callee.encode_input((message,), {}), session))
+        payload = callee.encode_input((message,), {})
+        return callee.decode_result(await self.call(ctx, cast("Callee", callee), payload, session))
 
     async def call(self, ctx: MessageContext, callee: Callee, payload: bytes, session: str | None) -> bytes:
         """Call agents that live in memory by message, all else as runs of their own.

@@ -52,7 +52,7 @@ class Intake:
             StoreUnavailable: It could not be made safe.
         """
         actor: Actor[Any] = self._homes.actor(target.type)
-        message = self._homes.unpacked(envelope).payload
+        message: object = self._homes.unpacked(envelope).payload
         actor.candidates(type(message), event=envelope.kind == "event")
         waiting = waiting_for(envelope)
         if str(target) in waiting:
