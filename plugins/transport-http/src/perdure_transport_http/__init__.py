@@ -1,0 +1,22 @@
+"""The transport over HTTP: workers over WebSockets, and any program over CloudEvents, where gRPC does not reach."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from perdure import config, hookimpl
+from perdure_transport_http.dialer import HttpTransport
+from perdure_transport_http.settings import SECTION, ServerSettings, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from perdure.ports import Clock, Transport
+
+__all__ = ["HttpTransport", "ServerSettings", "Settings", "perdure_transport"]
+
+
+@hookimpl
+def perdure_transport(settings: Mapping[str, Any], clock: Clock) -> Transport:
+    """Make a worker's transport. Raises ``InvalidSetting``."""
+    return HttpTransport(config.section(settings, Settings, SECTION), clock)
