@@ -22,14 +22,17 @@ class Deadlines:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._heap: list[tuple[float, int, asyncio.Future[Any], Callable[[], Exception]]] = []
+        self._heap: list[tuple[float, int, asyncio.Future[Any], Callable[[], Exception | None]]] = []
         self._order = count()
         self._sleeper: asyncio.Task[None] | None = None
         self._until = 0.0
         self._trimmed = 1000
 
-    def watch(self, future: asyncio.Future[Any], when: float, error: Callable[[], Exception]) -> None:
-        """End the wait for this future at that time (UTC seconds), unless it is done before."""
+    def watch(self, future: asyncio.Future[Any], when: float, error: Callable[[], Exception | None]) -> None:
+        """End the wait for this future at that time (UTC seconds), unless it is done before.
+
+        ``error`` is asked then; if it says ``None``, the wait goes on.
+        """
         if len(self._heap) >= self._trimmed:
             self._heap = [each for each in self._heap if not each[2].done()]
             heapq.heapify(self._heap)
@@ -57,6 +60,6 @@ class Deadlines:
                 await self._clock.sleep_until(when)
                 continue
             _, _, future, error = heapq.heappop(self._heap)
-            if not future.done():
-                future.set_exception(error())
+            if not future.done() and (ended := error()) is not None:
+                future.set_exception(ended)
         self._sleeper = None

@@ -23,6 +23,22 @@ if TYPE_CHECKING:
     from perdure_hosting.line import Line
 
 
+class _Asked(NamedTuple):
+    """A request or event on its way into the link.
+
+    Attributes:
+        number: Of the call.
+        raw: The frame.
+        future: See ``_Waiting``.
+        event: Whether it is one.
+    """
+
+    number: int
+    raw: bytes
+    future: asyncio.Future[Frame | None]
+    event: bool
+
+
 class _Waiting(NamedTuple):
     """What waits for the other side.
 
@@ -71,7 +87,7 @@ class Peer:
         self._waiting: dict[int, _Waiting] = {}
         self._events: deque[tuple[int, int]] = deque()  # numbers of frame and call, not yet acknowledged
         self._later: set[int] = set()  # calls of events that are acknowledged, and accepted later
-        self._queue: deque[asyncio.Future[None]] = deque()  # who waits for room
+        self._queue: deque[_Asked] = deque()  # what waits for room
 
     @property
     def open(self) -> bool:
@@ -102,18 +118,32 @@ class Peer:
             Overloaded, HostUnreachable: There was no room in time, or no session.
             PayloadTooLarge, NotEncodable: It cannot be carried.
         """
-        if not self._open or self._queue or not self.link.room:
-            await self._room(envelope)
         number = self._last = self._last + 1
         raw = wire.framed(envelope, number)
-        future = self._put(number, wire.asking(raw) if locate else raw, envelope)
+        if locate:
+            raw = wire.asking(raw)
+        if len(raw) > self.link.max_frame:
+            msg = (
+                f"{named(envelope)} has {len(raw)} bytes, more than the {self.link.max_frame} allowed: send a reference"
+            )
+            raise PayloadTooLarge(msg)
+        future: asyncio.Future[Frame | None] = asyncio.get_running_loop().create_future()
+        asked = _Asked(number, raw, future, envelope.kind == "event")
+        if self._open and not self._queue and self.link.room:
+            self._put(asked)
+        else:
+            self._queue.append(asked)
+            self._deadlines.watch(future, self._clock.now() + self._patience, lambda: self._no_room(asked))
         if envelope.deadline is not None:
             self._deadlines.watch(future, envelope.deadline, lambda: late(envelope))
         try:
             return await future
         except BaseException:
-            if self._waiting.pop(number, None) is not None and envelope.kind == "request":
+            if asked in self._queue:
+                self._queue.remove(asked)
+            elif self._waiting.pop(number, None) is not None and not asked.event:
                 self.put(wire.note(Frame.CANCEL, number))
+            self.ended()
             raise
 
     async def command(self, raw_of: Callable[[int], bytes]) -> Frame | None:
@@ -204,7 +234,7 @@ class Peer:
             if not each.future.done():
                 each.future.set_exception(error)
         while self._queue:
-            future = self._queue.popleft()
+            future = self._queue.popleft().future
             if not future.done():
                 future.set_exception(error)
 
@@ -216,51 +246,29 @@ class Peer:
 
     # -- inside
 
-    def _put(self, number: int, raw: bytes, envelope: Envelope) -> asyncio.Future[Frame | None]:
+    def _put(self, asked: _Asked) -> None:
         link = self.link
-        if len(raw) > link.max_frame:
-            self._next_in_queue()
-            msg = f"{named(envelope)} has {len(raw)} bytes, more than the {link.max_frame} allowed: send a reference"
-            raise PayloadTooLarge(msg)
-        future: asyncio.Future[Frame | None] = asyncio.get_running_loop().create_future()
-        frame = link.put(raw, counted=True)
-        event = envelope.kind == "event"
-        self._waiting[number] = _Waiting(future, frame, repeatable=event)
-        if event:
-            self._events.append((frame, number))
+        frame = link.put(asked.raw, counted=True)
+        self._waiting[asked.number] = _Waiting(asked.future, frame, repeatable=asked.event)
+        if asked.event:
+            self._events.append((frame, asked.number))
             link.urgent = True
         self.wake()
-        if self._queue:
-            self._next_in_queue()
-        return future
-
-    async def _room(self, envelope: Envelope) -> None:
-        """Return when a counted frame may be put in; first come, first served."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append(future)
-        if envelope.deadline is not None:
-            self._deadlines.watch(future, envelope.deadline, lambda: late(envelope))
-        self._deadlines.watch(future, self._clock.now() + self._patience, self._no_room)
-        try:
-            await future
-        except BaseException:
-            if future in self._queue:
-                self._queue.remove(future)
-            self._next_in_queue()
-            self.ended()
-            raise
-        self._queue.popleft()
-
-    def _no_room(self) -> Exception:
-        if self.line is None:
-            return HostUnreachable(f"there was no connection to {self._who} for {self._patience} s")
-        return Overloaded(f"{self._who} took over no message for {self._patience} s: it is overloaded")
 
     def _next_in_queue(self) -> None:
-        """Wake who waits for room first, if there is some; it leaves the queue when it has put its frame in."""
+        """Send what waits for room, first come, first served."""
         queue = self._queue
-        if queue and self._open and self.link.room and not queue[0].done():
-            queue[0].set_result(None)
+        while queue and self._open and self.link.room:
+            asked = queue.popleft()
+            if not asked.future.done():
+                self._put(asked)
+
+    def _no_room(self, asked: _Asked) -> Exception | None:
+        if asked not in self._queue:
+            return None
+        if not self.open:
+            return HostUnreachable(f"there was no connection to {self._who} for {self._patience} s")
+        return Overloaded(f"{self._who} took over no message for {self._patience} s: it is overloaded")
 
     def _number(self) -> int:
         self._last += 1
