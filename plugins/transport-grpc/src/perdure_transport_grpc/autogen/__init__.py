@@ -1,0 +1,1 @@
+"""AutoGen's workers join a host: the service ``agents.AgentRpc``, in ``service``."""
