@@ -10,7 +10,7 @@ import inspect
 import logging
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import EntryPoint, distributions
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import pluggy
@@ -166,15 +166,10 @@ class Plugins:
 
     @staticmethod
     def _discover() -> list[EntryPoint]:
+        # One scan for all groups. It knows distributions by their folders' names: to ask each for its name would read
+        # and parse the description of everything that is installed, which is half of what it takes to open a runtime.
         groups = {GROUP, *(group for group, _ in BY_NAME.values())}
-        seen: set[str] = set()
-        points: list[EntryPoint] = []
-        for distribution in distributions():  # one scan for all groups; the first on the path wins, as for imports
-            name = distribution.name.lower()
-            if name not in seen:
-                seen.add(name)
-                points += [point for point in distribution.entry_points if point.group in groups]
-        return points
+        return [point for point in entry_points() if point.group in groups]
 
     def _note(self, point: EntryPoint) -> None:
         name = plugin_name(point.group, point.name)
