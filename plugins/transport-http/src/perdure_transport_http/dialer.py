@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import ClientError, ClientSession, ClientWSTimeout, WSServerHandshakeError
 
@@ -17,6 +17,8 @@ from perdure_transport_http.settings import LINK, SECTION, SUBPROTOCOL
 if TYPE_CHECKING:
     from perdure.ports import Clock
     from perdure_transport_http.settings import Settings
+
+_timeout: Any = ClientWSTimeout  # it has no types that a checker sees
 
 _REFUSALS: Final = {
     401: "it wants a token that it knows: set 'token'",
@@ -63,8 +65,8 @@ class Dialer:
                     headers=headers,
                     protocols=(SUBPROTOCOL,),
                     max_msg_size=settings.max_packet,
-                    timeout=ClientWSTimeout(ws_close=GOODBYE),
-                    **({"ssl": self._tls} if self._tls else {}),
+                    timeout=_timeout(ws_close=GOODBYE),
+                    ssl=self._tls or True,
                 )
         except WSServerHandshakeError as error:
             raise _refusal(url, error.status) from error

@@ -13,7 +13,7 @@ from perdure.errors import InvalidInput, PayloadTooLarge, PerdureError
 from perdure.messages import AgentId, ErrorInfo, TopicId
 from perdure_transport_http import cloudevents, problems
 from perdure_transport_http.cloudevents import BATCHED, JSON, STRUCTURED, Event, MediaUnsupported
-from perdure_transport_http.gateway import reply_of
+from perdure_transport_http.gateway import TRACE, reply_of
 from perdure_transport_http.guard import PRINCIPAL
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Endpoints:
             if media == BATCHED:
                 msg = "a batch has no one reply: send its events one by one, or publish them"
                 raise MediaUnsupported(msg)
-            event = _event_of(request, media, body)
+            event = _traced(request, _event_of(request, media, body))
         except InvalidInput as error:
             return problems.response(error, status=400)
         answer = await self._gateway.send(request[PRINCIPAL], to, event, seconds)
@@ -77,9 +77,8 @@ class Endpoints:
         except InvalidInput as error:
             return problems.response(error, status=400)
         principal = request[PRINCIPAL]
-        results = await asyncio.gather(
-            *(self._gateway.publish(principal, topic, event) for event in events), return_exceptions=True
-        )
+        publishing = (self._gateway.publish(principal, topic, _traced(request, event)) for event in events)
+        results = await asyncio.gather(*publishing, return_exceptions=True)
         failed = [(event, result) for event, result in zip(events, results, strict=True) if result is not None]
         if failed:
             return _unpublished(failed, of=len(events))
@@ -109,6 +108,15 @@ def _event_of(request: web.Request, media: str, body: bytes) -> Event:
         msg = f"a body of the media type {media!r}; expected {STRUCTURED!r}, or the event's data with 'ce-' headers"
         raise MediaUnsupported(msg)
     return cloudevents.from_binary(request.headers.items(), request.headers.get("Content-Type", ""), body)
+
+
+def _traced(request: web.Request, event: Event) -> Event:
+    """The event as part of the request's trace, unless it says that it belongs to another one."""
+    if "traceparent" in event.more or "traceparent" not in request.headers:
+        return event
+    return event._replace(
+        more={**event.more, **{name: request.headers[name] for name in TRACE if name in request.headers}}
+    )
 
 
 def _agent_of(request: web.Request) -> AgentId:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from perdure_hosting.host import Host
     from perdure_transport_http.settings import ServerSettings
 
-_TRACE: Final = ("traceparent", "tracestate")
+TRACE: Final = ("traceparent", "tracestate")
 """Extensions of events that are headers of messages by the same name; the others get a ``ce-`` before it."""
 
 AGENTS: Final = "/perdure/v1/agents"
@@ -105,7 +105,7 @@ class Gateway:
         parts = (principal.name, event.source, event.id)
         id_ = hashlib.sha256("".join(f"{len(part)}:{part}" for part in parts).encode()).hexdigest()
         facts = {"id": event.id, "source": event.source, **event.more}
-        headers = {name if name in _TRACE else f"ce-{name}": value for name, value in facts.items()}
+        headers = {name if name in TRACE else f"ce-{name}": value for name, value in facts.items()}
         return Envelope(id_, kind, None, event.type, event.data, headers=headers, content=event.content)
 
 

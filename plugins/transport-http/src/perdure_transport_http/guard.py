@@ -13,19 +13,19 @@ from aiohttp import web
 
 from perdure.errors import InvalidSetting, NotPermitted
 from perdure_hosting.access import Access, check_exposure, is_loopback
+from perdure_hosting.carrier import Principal
 from perdure_transport_http import problems
 from perdure_transport_http.settings import address_of
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
 
-    from perdure_hosting.carrier import Principal
     from perdure_transport_http.settings import ServerSettings
 
 HEALTH: Final = "/healthz"
 """Answers whoever asks, under whichever name: it tells nothing but that the host is there."""
 
-PRINCIPAL: Final[web.RequestKey[Principal]] = web.RequestKey("principal", tuple)
+PRINCIPAL: Final[web.RequestKey[Principal]] = web.RequestKey("principal", Principal)
 _CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="perdure"'}
 
 

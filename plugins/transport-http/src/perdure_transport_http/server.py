@@ -58,7 +58,9 @@ class HttpServer:
         self._gateway = Gateway(host, clock, settings)
         self._open = False
         self._busy = 0
-        application = web.Application(middlewares=[_explained, Guard(settings).admit], client_max_size=settings.max_body)
+        application = web.Application(
+            middlewares=[_explained, Guard(settings).admit], client_max_size=settings.max_body
+        )
         endpoints = Endpoints(self._gateway, settings)
         application.add_routes(
             [
