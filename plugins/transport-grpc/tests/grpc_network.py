@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,7 +11,9 @@ import trustme
 
 from perdure.clock import SystemClock
 from perdure.messages import AgentId, Envelope, Hosted, Presence, Subscription, TopicId
-from perdure_transport_grpc import GrpcHost, GrpcTransport, ServerSettings, Settings
+from perdure_hosting.host import Host
+from perdure_transport_grpc import GrpcTransport, ServerSettings, Settings
+from perdure_transport_grpc.listening import GrpcListener
 
 TIMEOUT = 30.0
 JSON = "application/json"
@@ -23,6 +24,7 @@ class Certificates:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        folder.mkdir(exist_ok=True)
         self._authority = trustme.CA()
         self.authority = folder / "authority.pem"
         self._authority.cert_pem.write_to_path(str(self.authority))
@@ -48,22 +50,25 @@ class Network:
     def __init__(self, tls: dict[str, Any] | None = None, **server: Any) -> None:
         self.tls = tls or {}
         self.settings = ServerSettings(**({"bind": "127.0.0.1:0", "drain": 0.1} | server))
-        self.host = GrpcHost(self.settings, SystemClock())
+        self.host = Host(SystemClock(), self.settings)
+        self.listener = GrpcListener(self.host, SystemClock(), self.settings)
         self.workers: list[GrpcTransport] = []
-        self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         await self.host.start()
+        await self.listener.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         async with asyncio.timeout(TIMEOUT):
             for worker in self.workers:
                 await worker.stop()
+            await self.listener.close_doors()
             await self.host.stop()
+            await self.listener.stop()
 
     def make(self, **settings: Any) -> GrpcTransport:
-        given = {"host": self.host.address, "drain": 0.1, "connect": TIMEOUT} | self.tls | settings
+        given = {"host": self.listener.address, "drain": 0.1, "connect": TIMEOUT} | self.tls | settings
         worker = GrpcTransport(Settings(**given), SystemClock())
         self.workers.append(worker)
         return worker

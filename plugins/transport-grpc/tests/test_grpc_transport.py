@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from .grpc_network import Certificates, Network
 
 from perdure.clock import SystemClock
 from perdure.ports import Clock, Deliver, Transport
 from perdure.testing.transport_kit import Connect, Endpoints, TransportKit
 from perdure_transport_grpc import GrpcTransport, Settings
+
+from .grpc_network import Certificates, Network
 
 
 @pytest.fixture(params=["plain", "tls", "mtls"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -39,6 +39,7 @@ class Invocation:
         store: Which store plugin.
         engine: Which engine plugin.
         apps: Apps that are not installed, as ``module:attribute``.
+        overrides: Further settings that beat those of files and environment, as a command's own options say.
     """
 
     json: bool = False
@@ -49,6 +50,7 @@ class Invocation:
     store: str | None = None
     engine: str | None = None
     apps: tuple[str, ...] = ()
+    overrides: dict[str, Any] = field(default_factory=dict[str, Any], repr=False)  # secrets may be among them
 
     def settings(self) -> config.Settings:
         """The configuration that holds here, the options included. Raises ``InvalidSetting``."""
@@ -58,6 +60,7 @@ class Invocation:
             "model": self.model,
             "store": self.store,
             "engine": self.engine,
+            **self.overrides,
         }
         return config.load(overrides=overrides)
 

@@ -44,6 +44,7 @@ KNOWN: Final = {
     "run": Known("Start a workflow or an agent, follow it, print its result.", _RUN),
     "chat": Known("Talk to an agent, line by line, in a durable session.", _RUN),
     "worker": Known("Drive runs until stopped, also those that others start.", _RUN),
+    "host": Known("Route messages between workers until stopped.", _RUN, "perdure-transport-grpc"),
     "mcp": Known("Serve agents and workflows as MCP tools over stdio.", _RUN, "perdure-mcp"),
     "demo": Known("See a run survive kill -9, on the example package.", _RUN, "perdure-example-briefing"),
     "runs": Known("List runs and turns, newest first.", _LOOK),

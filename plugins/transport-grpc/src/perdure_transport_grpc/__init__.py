@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from perdure import config, hookimpl
 from perdure_transport_grpc.settings import SECTION, ServerSettings, Settings
-from perdure_transport_grpc.transport import GrpcHost, GrpcTransport
+from perdure_transport_grpc.transport import GrpcTransport
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from perdure.ports import Clock, Transport
 
-__all__ = ["GrpcHost", "GrpcTransport", "ServerSettings", "Settings", "perdure_transport"]
+__all__ = ["GrpcTransport", "ServerSettings", "Settings", "perdure_transport"]
 
 
 @hookimpl

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import grpc
 
-from perdure.errors import InvalidSetting, NotPermitted
+from perdure.errors import InvalidSetting
 from perdure_hosting import Principal
+from perdure_hosting.access import Access
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from perdure_transport_grpc.settings import Files, Member, ServerSettings
+    from perdure_transport_grpc.settings import Files, ServerSettings
 
-_BEARER = "Bearer "
+_BEARER: Final = "Bearer "
 
 
 def server_credentials(files: Files) -> grpc.ServerCredentials | None:
@@ -43,48 +42,24 @@ class Doorman:
 
     Args:
         settings: The host's.
+
+    Raises:
+        InvalidSetting: A token does not do.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
-        self._members = settings.workers
-        self._digests = [
-            (hashlib.sha256(member.token.get_secret_value().encode()).digest(), name)
-            for name, member in settings.workers.items()
-            if member.token is not None
-        ]
-        self._certificates = settings.authority is not None
+        self._access = Access(settings.tokens)
 
-    def admit(self, metadata: Iterable[tuple[str, str | bytes]], shown: Mapping[str, Sequence[bytes]]) -> Principal:
+    def admit(self, metadata: Iterable[tuple[str, str | bytes]], shown: Mapping[str, Iterable[bytes]]) -> Principal:
         """Who comes, by the call's metadata and what TLS has verified. Raises ``NotPermitted``."""
-        given = [str(value) for key, value in metadata if key == "authorization"]
-        names = _names(shown) if self._certificates else []
-        if not self._members:
+        if self._access.open:
+            names = _names(shown)
             return Principal(names[0]) if names else Principal()
-        if given:
-            return self._by_token(given[0])
-        for name in names:
-            member = self._members.get(name)
-            if member is not None and member.token is None:
-                return _principal(name, member)
-        who = f"the certificate of {names[0]!r} is" if names else "there is no token, and that is"
-        msg = f"{who} not enough here: set the worker's 'token' to one that this host knows"
-        raise NotPermitted(msg)
-
-    def _by_token(self, given: str) -> Principal:
-        """All known tokens are compared, and each as long as the others: time tells nothing."""
-        digest = hashlib.sha256(given.removeprefix(_BEARER).encode()).digest()
-        found = [name for known, name in self._digests if hmac.compare_digest(known, digest)]
-        if not found or not given.startswith(_BEARER):
-            msg = "this host does not know the worker's token"
-            raise NotPermitted(msg)
-        return _principal(found[0], self._members[found[0]])
+        given = next((str(value) for key, value in metadata if key == "authorization"), "")
+        return self._access.principal(given.removeprefix(_BEARER) if given.startswith(_BEARER) else None)
 
 
-def _principal(name: str, member: Member) -> Principal:
-    return Principal(name, member.may_host, member.may_send, member.may_publish)
-
-
-def _names(shown: Mapping[str, Sequence[bytes]]) -> list[str]:
+def _names(shown: Mapping[str, Iterable[bytes]]) -> list[str]:
     """The names in a verified certificate."""
     keys = "x509_common_name", "x509_subject_alternative_name"
     return [name.decode(errors="replace") for key in keys for name in shown.get(key, ()) if name]

@@ -9,11 +9,9 @@ from grpc import aio
 
 from perdure_transport_grpc.carrier import METHOD, DialledCarrier, opened
 from perdure_transport_grpc.credentials import channel_credentials
-from perdure_transport_grpc.settings import is_loopback
+from perdure_transport_grpc.settings import is_near
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from perdure_transport_grpc.settings import Settings
 
 _PATIENCE: Final = 5.0
@@ -50,7 +48,8 @@ class Dialler:
         channel = self._channel(target, direct=bool(address))
         try:
             # Only the host gets the token.
-            call = channel.stream_stream(METHOD)(metadata=() if address else self._token)
+            stream: aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(METHOD)
+            call = stream(metadata=() if address else self._token)
             async with asyncio.timeout(_PATIENCE):
                 carrier = await opened(channel, call, target)
         except BaseException as error:
@@ -76,15 +75,11 @@ class Dialler:
             ("grpc.max_receive_message_length", -1),  # links know what is too large
             ("grpc.max_send_message_length", -1),
         ]
-        if is_loopback(target):
+        if is_near(target):
             options.append(("grpc.enable_http_proxy", 0))
         name = self._settings.server_name
         if self._credentials is None:
-            return aio.insecure_channel(target, _typed(options))
+            return aio.insecure_channel(target, options)
         if name and not direct:
             options.append(("grpc.ssl_target_name_override", name))
-        return aio.secure_channel(target, self._credentials, _typed(options))
-
-
-def _typed(options: list[tuple[str, Any]]) -> Sequence[tuple[str, Any]]:
-    return tuple(options)
+        return aio.secure_channel(target, self._credentials, options)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from perdure.errors import InvalidSetting
+from perdure_hosting.access import Grant, check_exposure, is_loopback
 from perdure_hosting.settings import HostSettings, WorkerSettings
+from perdure_transport_grpc.autogen.settings import AutogenSettings
 
 SECTION: Final = "transport-grpc"
 ADDRESS: Final = "127.0.0.1:50051"
@@ -38,45 +39,25 @@ class Files(BaseModel):
         return self
 
 
-class Member(BaseModel):
-    """A worker that a host knows; its name is the key of its table.
-
-    Attributes:
-        token: What it shows; without one, it is known by a certificate in its name.
-        may_host: Patterns of the agent types that may live there, and in whose name it may send.
-        may_send: Of the agent types that it may send to.
-        may_publish: Of the topic types that it may publish on.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    token: SecretStr | None = Field(default=None, min_length=16)
-    may_host: tuple[str, ...] = ("*",)
-    may_send: tuple[str, ...] = ("*",)
-    may_publish: tuple[str, ...] = ("*",)
-
-
 class ServerSettings(Files, HostSettings):
     """How a host listens.
 
     Attributes:
         bind: Host and port; port 0 is a free one.
         insecure: Whether others than this machine may come although there is no TLS, or nothing shows who they are.
-        workers: Who may come, by name. Empty: everybody, or with ``authority`` those with a certificate.
+        tokens: Who may come, and what they may do. Empty: everybody, or with ``authority`` those with a certificate.
+        autogen: Whether AutoGen's workers may come.
+        autogen_workers: How they are dealt with.
     """
 
     bind: str = ADDRESS
     insecure: bool = False
-    workers: dict[str, Member] = Field(default_factory=dict, repr=False)
+    tokens: tuple[Grant, ...] = ()
+    autogen: bool = False
+    autogen_workers: AutogenSettings = AutogenSettings()
 
     @model_validator(mode="after")
-    def _knowable(self) -> Self:
-        for name, member in self.workers.items():
-            if member.token is None and self.authority is None:
-                msg = (
-                    f"worker {name!r} can show neither a token nor a certificate: give it a 'token', or set 'authority'"
-                )
-                raise ValueError(msg)
+    def _checkable(self) -> Self:
         if self.authority is not None and self.certificate is None:
             msg = "'authority' asks workers for certificates, which needs TLS: give 'certificate' and 'key', too"
             raise ValueError(msg)
@@ -84,19 +65,12 @@ class ServerSettings(Files, HostSettings):
 
     def check_exposure(self) -> None:
         """Raise ``InvalidSetting`` if strangers could come in."""
-        if self.insecure or is_loopback(self.bind):
+        if self.bind.startswith("unix:"):
             return
-        if self.certificate is None:
-            lacks = "without TLS: set 'certificate' and 'key'"
-        elif not self.workers and self.authority is None:
-            lacks = "and anybody may come: set tokens ('workers') or 'authority'"
-        else:
-            return
-        msg = (
-            f"the host would listen at {self.bind!r}, beyond this machine, {lacks}, bind it to 127.0.0.1, or"
-            " say 'insecure = true'"
+        known = bool(self.tokens) or self.authority is not None
+        check_exposure(
+            host_of(self.bind), encrypted=self.certificate is not None, authenticated=known, insecure=self.insecure
         )
-        raise InvalidSetting(msg)
 
 
 class Settings(Files, WorkerSettings):
@@ -130,10 +104,10 @@ class Settings(Files, WorkerSettings):
         """Raise ``InvalidSetting`` if secrets could be read by others."""
         if self.insecure:
             return
-        if self.token is not None and not self.secure and not is_loopback(self.host):
+        if self.token is not None and not self.secure and not is_near(self.host):
             msg = f"the token would go to {self.host!r} for all to read: set 'tls' or 'authority', or 'insecure = true'"
             raise InvalidSetting(msg)
-        if self.listen and self.certificate is None and (self.secure or not is_loopback(self.listen)):
+        if self.listen and self.certificate is None and (self.secure or not is_near(self.listen)):
             msg = (
                 f"other workers would come to {self.listen!r} without TLS: set 'certificate' and 'key', leave 'listen'"
                 " out, or say 'insecure = true'"
@@ -141,12 +115,11 @@ class Settings(Files, WorkerSettings):
             raise InvalidSetting(msg)
 
 
-def is_loopback(address: str) -> bool:
+def host_of(address: str) -> str:
+    """The host of ``host:port``, without the brackets of ``[::1]:port``."""
+    return address.rpartition(":")[0].strip("[]")
+
+
+def is_near(address: str) -> bool:
     """Whether what listens or is reached at this address is on this machine."""
-    if address.startswith("unix:"):
-        return True
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return address.startswith("unix:") or is_loopback(host_of(address))

@@ -1,14 +1,13 @@
-"""``GrpcTransport``: the ``Transport`` port of a worker; and ``GrpcHost``: a host that listens."""
+"""``GrpcTransport``: the ``Transport`` port of a worker."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from perdure_hosting import Principal
 from perdure_hosting.client import LinkTransport
 from perdure_hosting.errors import HostUnreachable
-from perdure_hosting.host import Host
-from perdure_transport_grpc.credentials import Doorman
+from perdure_hosting.settings import SessionSettings
 from perdure_transport_grpc.dialling import Dialler
 from perdure_transport_grpc.server import Server
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from perdure.messages import Envelope, Presence, Whereabouts
     from perdure.ports import Clock, Deliver
     from perdure_hosting import Carrier
-    from perdure_transport_grpc.settings import ServerSettings, Settings
+    from perdure_transport_grpc.settings import Settings
 
 
 class GrpcTransport:
@@ -99,51 +98,10 @@ class GrpcTransport:
         self._link.accept(carrier)  # which is made once it is known where this listens
 
 
-class GrpcHost:
-    """A host that workers reach over gRPC.
-
-    Args:
-        settings: How.
-        clock: The time.
-
-    Attributes:
-        host: What routes.
-        server: What listens.
-
-    Raises:
-        InvalidSetting: Strangers could come in, or a file cannot be read.
-    """
-
-    def __init__(self, settings: ServerSettings, clock: Clock) -> None:
-        settings.check_exposure()
-        self._bind = settings.bind
-        self.host: Host = Host(clock, settings)
-        self.server: Server = Server(self.host.accept, Doorman(settings).admit, settings, max_frame=settings.max_frame)
-
-    @property
-    def address(self) -> str:
-        """Where it listens."""
-        return self.server.address
-
-    async def start(self) -> None:
-        """Listen. Raises ``UsageError`` if that is not possible."""
-        await self.host.start()
-        try:
-            await self.server.start(self._bind)
-        except BaseException:
-            await self.host.stop()
-            raise
-
-    async def stop(self) -> None:
-        """Refuse new workers, let finish what is under way, say goodbye. Idempotent."""
-        await self.server.drain()
-        await self.host.stop()
-        await self.server.stop()
-
-
 def _visitor(*_: object) -> Principal:
     """Another worker: the ticket in its hello says who it is."""
     return Principal("worker")
 
 
-_LARGEST = 64 * 1024 * 1024
+_LARGEST: Final = SessionSettings().max_frame
+"""Bytes of the largest message from worker to worker."""

@@ -1,4 +1,4 @@
-"""``perdure worker``: a process that does nothing but drive runs."""
+"""``perdure worker``: a process that does nothing but drive runs, and handle messages that reach it through a host."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
 
 
 @click.command("worker")
+@click.argument("app", metavar="[MODULE:ATTRIBUTE]", required=False)
+@click.option("--host", metavar="HOST:PORT", help="The host to join over gRPC; other agents are reached through it.")
+@click.option(
+    "--token", help="What the host knows this worker by; better PERDURE_TRANSPORT_GRPC__TOKEN, which stays hidden."
+)
+@click.option(
+    "--authority",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Certificates (PEM) that vouch for the host; with it, the way there is TLS.",
+)
 @click.option(
     "--grace",
     type=SPAN,
@@ -33,12 +44,31 @@ if TYPE_CHECKING:
 @output_options
 @runtime_options
 @click.pass_obj
-def worker(invocation: Invocation, grace: timedelta) -> None:
+def worker(
+    invocation: Invocation,
+    app: str | None,
+    host: str | None,
+    token: str | None,
+    authority: Path | None,
+    grace: timedelta,
+) -> None:
     """Drive runs until stopped (Ctrl-C, SIGTERM), also those that other processes start or steer.
+
+    MODULE:ATTRIBUTE is an app that is not installed, as with --app. With --host, the agents here are there for all
+    workers of that host, and theirs for those here.
 
     When stopped it begins nothing new, lets steps that run finish, and hands over what is left; a second signal
     ends it at once. Of several over one SQLite file, one drives and the others stand by.
     """
+    if app is not None:
+        invocation.apps = (*invocation.apps, app)
+    if host is not None:
+        section = {"host": host, "token": token, "authority": authority and str(authority.absolute())}
+        invocation.overrides["transport"] = "grpc"
+        invocation.overrides["transport-grpc"] = {key: value for key, value in section.items() if value is not None}
+    elif token or authority:
+        msg = "--token and --authority say how to reach a host: give --host, too"
+        raise click.UsageError(msg)
     asyncio.run(_work(invocation, grace.total_seconds()))
 
 

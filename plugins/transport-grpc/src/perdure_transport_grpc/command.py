@@ -1,0 +1,142 @@
+"""``perdure host``: the command and its options."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from contextlib import contextmanager, suppress
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import click
+
+from perdure import config, hookimpl
+from perdure.clock import SystemClock
+from perdure.errors import PluginMissing, UsageError
+from perdure_hosting.host import Host
+from perdure_transport_grpc.listening import GrpcListener, Listener
+from perdure_transport_grpc.settings import SECTION, ServerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+LISTENERS: Final = "perdure.listeners"
+"""The group of entry points of what else a host may listen with."""
+
+
+class Options(NamedTuple):
+    """What the command line says."""
+
+    bind: str | None = None
+    deadline: float | None = None
+    autogen: bool = False
+    http: str | None = None
+    json: bool = False
+
+
+@hookimpl
+def perdure_command() -> click.Command:
+    """The command line's ``host``."""
+    return host
+
+
+@click.command("host")
+@click.option("--bind", metavar="HOST:PORT", help="Where workers come by gRPC (setting 'bind'; 127.0.0.1:50051).")
+@click.option(
+    "--deadline",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="When a request ends that names no deadline itself (setting 'deadline'; never).",
+)
+@click.option("--autogen", is_flag=True, help="Let AutoGen's workers join, too.")
+@click.option(
+    "--http", metavar="HOST:PORT", help="Where workers and CloudEvents come by HTTP (perdure-transport-http)."
+)
+@click.option("--json", is_flag=True, help="Write one JSON document per line to stdout.")
+def host(**options: Any) -> None:
+    """Route messages between workers, until stopped (Ctrl-C, SIGTERM).
+
+    When stopped it takes in nothing new, lets what is under way end, and says goodbye; workers come back to the next
+    host at that address by themselves. A second signal ends it at once.
+    """
+    asyncio.run(_serve(Options(**options)))
+
+
+async def _serve(options: Options) -> None:
+    clock, settings = SystemClock(), config.load()
+    server = _server_settings(settings, options)
+    routing = Host(clock, server)
+    listeners: list[Listener] = [GrpcListener(routing, clock, server)]
+    if options.http is not None:
+        listeners.append(_other("http")(routing, clock, settings.section("transport-http"), options.http))
+    with _stopped_by_signals() as stopped:
+        await routing.start()
+        started: list[Listener] = []
+        try:
+            for listener in listeners:
+                started.append(listener)
+                await listener.start()
+            _say(options, {"host": os.getpid(), "state": "ready", "addresses": [each.url for each in listeners]})
+            await stopped.wait()
+            _say(options, {"host": os.getpid(), "state": "stopping"})
+        except OSError as error:
+            msg = f"the host cannot listen: {error}"
+            raise UsageError(msg) from error
+        finally:
+            for listener in started:
+                await listener.close_doors()
+            await routing.stop()
+            for listener in started:
+                await listener.stop()
+    _say(options, {"host": os.getpid(), "state": "stopped"})
+
+
+def _server_settings(settings: config.Settings, options: Options) -> ServerSettings:
+    """The configuration, and what the command line says. Raises ``InvalidSetting``."""
+    given = {"bind": options.bind, "deadline": options.deadline, "autogen": options.autogen or None}
+    values = {**settings.section(SECTION).get("server", {}), **{key: each for key, each in given.items() if each}}
+    return config.section(values, ServerSettings, f"{SECTION}.server")
+
+
+def _other(name: str) -> Any:
+    """What makes a listener of another plugin. Raises ``PluginMissing``."""
+    for found in entry_points(group=LISTENERS, name=name):
+        return found.load()
+    msg = f"no installed plugin listens for {name!r}: pip install perdure-transport-{name}"
+    raise PluginMissing(msg)
+
+
+def _say(options: Options, event: dict[str, Any]) -> None:
+    if options.json:
+        click.echo(json.dumps(event))
+    elif event["state"] == "ready":
+        for address in event["addresses"]:
+            click.echo(f"host listens at {address}")
+    else:
+        click.echo(f"host is {event['state']}", err=True)
+
+
+@contextmanager
+def _stopped_by_signals() -> Generator[asyncio.Event]:
+    """The first SIGTERM or SIGINT sets the event; a second one ends the process."""
+    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+    signals = (signal.SIGTERM, signal.SIGINT)
+
+    def release() -> None:
+        for each in signals:
+            with suppress(NotImplementedError):
+                loop.remove_signal_handler(each)
+
+    def stop() -> None:
+        release()
+        stopped.set()
+
+    for each in signals:
+        with suppress(NotImplementedError):  # Windows, where Ctrl-C interrupts at once
+            loop.add_signal_handler(each, stop)
+    try:
+        yield stopped
+    finally:
+        release()
