@@ -44,6 +44,11 @@ class Host:
         self._serving: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
 
+    @property
+    def settings(self) -> HostSettings:
+        """How it routes: for what listens on its behalf."""
+        return self._settings
+
     async def start(self) -> None:
         """Begin to look after sessions."""
         if self._sweeping is None:
