@@ -12,7 +12,7 @@ import pytest
 
 from perdure import AgentId, App, Context, Runtime, hookimpl, workflow
 from perdure.config import PluginSettings, Settings
-from perdure.errors import CallFailed, MessageDropped, RetryableError, RunFailed, SessionBusy
+from perdure.errors import CallFailed, MessageDropped, RetryableError, RunFailed, SessionBusy, UsageError
 from perdure.messages import Envelope, RunFilter, TopicId
 from perdure.testing import FaultyStore, Harness, ManualClock, MemoryStore, harness
 from perdure_messaging import Intervention, MessageAgent, actor, dead_letters, handles, subscribes
@@ -322,6 +322,11 @@ async def test_nobody_makes_an_agent_post_what_it_did_not_send(h):
     post = b'{"type":"perdure.posts","value":[]}'
     with pytest.raises(RunFailed, match="not started by a turn"):
         await h.result(await h.runtime.submit("office.clerk", post))
+
+
+def test_a_durable_agent_that_is_concurrent_is_refused():
+    with pytest.raises(UsageError, match="one message at a time"):
+        actor("clerk", Clerk, durable=True, concurrent=True)
 
 
 # -- interventions

@@ -238,6 +238,9 @@ def actor(  # noqa: PLR0913 - a declaration: everything has a name and a default
     if not (isinstance(cls, type) and issubclass(cls, MessageAgent)):  # pyright: ignore[reportUnnecessaryIsInstance]
         msg = f"actor({name!r}, {cls!r}): expected a subclass of MessageAgent"
         raise UsageError(msg)
+    if durable and concurrent:
+        msg = f"actor({name!r}, …): a durable agent handles one message at a time: leave out concurrent or durable"
+        raise UsageError(msg)
     made = Actor(name, cls, make=make)
     made.concurrent, made.durable, made.idle = concurrent, durable, _checked_idle(name, idle)
     made.subscriptions = interests_of(cls, subscriptions)

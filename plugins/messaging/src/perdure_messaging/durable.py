@@ -257,7 +257,8 @@ class _Work:
             if str(target) in self.ancestry:
                 raise _busy(str(target))
             headers = with_ancestry(own.headers, self.ancestry)
-            request = Envelope(id_, "request", target, type_, message, ctx.address, headers, own.deadline)
+            # Without the deadline of the message: it was accepted, and may be handled when nobody waits any more.
+            request = Envelope(id_, "request", target, type_, message, ctx.address, headers)
             return await _unless_closing(office, office.request(request))
         headers = with_ancestry(own.headers, ())
         sent = await office.outgoing(Envelope(id_, "event", target, type_, message, ctx.address, headers, topic=topic))

@@ -157,22 +157,25 @@ class InProcess:
             self._check(envelope, "event")
         if envelope.target is not None:
             if envelope.target.type in self._durable:
-                await self._hand_over(envelope)
+                await self._hand_over([envelope])
             else:
                 self._enqueue(envelope)
             return
         head, tail = envelope[:2], envelope[3:]
+        durable: list[Envelope] = []
         for target in self._targets(envelope):
             if target.type in self._durable:
-                await self._hand_over(envelope._replace(target=target))
+                durable.append(envelope._replace(target=target))
             else:
                 self._enqueue(_new(Envelope, (*head, target, *tail)))
+        if durable:
+            await self._hand_over(durable)
 
-    async def _hand_over(self, envelope: Envelope) -> None:
-        """Let a durable agent accept an event, before its sender is told that it was."""
-        answer = await self._deliver(envelope)
-        if answer.kind == "error" and answer.error.retryable:
-            raise RetryableError(answer.error.message)
+    async def _hand_over(self, envelopes: list[Envelope]) -> None:
+        """Let durable agents accept an event, before its sender is told that they did."""
+        for answer in await asyncio.gather(*map(self._deliver, envelopes)):
+            if answer.kind == "error" and answer.error.retryable:
+                raise RetryableError(answer.error.message)
 
     async def stop(self) -> None:
         """Let handlers finish for the setting ``grace``, then end what is under way with an error. Idempotent."""
@@ -213,15 +216,15 @@ class InProcess:
 
     def _spread(self) -> None:
         """Begin what is queued, in order."""
-        queue = self._queue
+        queue, loop, deliver = self._queue, self._loop, self._deliver
         for _ in range(min(len(queue), _BATCH)):
             first = queue[0]  # it stays there until it has begun: what its handler sends comes after the rest
             if not isinstance(first, _Waiting):
-                task = _begin(self._deliver(first), self._loop)
+                task = _begin(deliver(first), loop)
                 if not task.done():
                     self._watch(task, None)
             elif not first.reply.done():
-                self._watch(_begin(self._deliver(first.envelope), self._loop, first.context), first)
+                self._watch(_begin(deliver(first.envelope), loop, first.context), first)
             if not queue:  # the transport was stopped from within
                 break
             queue.popleft()
