@@ -73,7 +73,9 @@ def bench(session: nox.Session) -> None:
     """Measure, and print every figure with its bound, beside the disk and the peers; `-- --help` says what there is."""
     _sync(session, "--all-packages")
     wanted = not {"--short", "--profile", "--help"}.intersection(session.posargs)
-    peers = [f"--peers={_peers(session)}"] if wanted else []
+    peers = []
+    if wanted:
+        peers = [f"--peers={_peers(session, 'peers')}", f"--autogen={_peers(session, 'autogen')}"]
     session.run("python", "-m", "tests.benchmarks", *peers, *session.posargs)
 
 
@@ -136,11 +138,12 @@ def _sync(session: nox.Session, *args: str) -> None:
     )
 
 
-def _peers(session: nox.Session) -> Path:
+def _peers(session: nox.Session, name: str) -> Path:
     """Install what Perdure is measured against into an environment of its own; return that one's interpreter."""
-    place = session.cache_dir / "peers"
+    place = session.cache_dir / name
     python = place / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    wanted = ROOT / "tests" / "benchmarks" / "peers" / "requirements.txt"
+    file = "requirements.txt" if name == "peers" else f"requirements-{name}.txt"
+    wanted = ROOT / "tests" / "benchmarks" / "peers" / file
     own = Path(session.virtualenv.location, python.relative_to(place))
     if not python.exists():
         session.run_install("uv", "venv", "--quiet", "--no-project", f"--python={own}", str(place), external=True)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tests.benchmarks import alone, contest, disk, parked, profiles, starting, stored, timers
+from tests.benchmarks import alone, contest, disk, messaging, parked, profiles, starting, stored, timers
 from tests.benchmarks.children import ChildFailed
 from tests.benchmarks.figures import SCALES, Figure, Scale, show
 
@@ -26,6 +26,7 @@ GROUPS: Final[dict[str, Callable[[Scale], Iterator[Figure]]]] = {
     "starting": starting.figures,
     "disk": disk.figures,
     "contest": contest.figures,
+    "messaging": messaging.figures,
     "alone": alone.sequential,
     "latency": alone.latency,
     "length": alone.length,
@@ -42,6 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--short", dest="scale", action="store_const", const="short", help="a little of everything")
     parser.add_argument("--long", dest="scale", action="store_const", const="long", help="100,000 timers, more rounds")
     parser.add_argument("--peers", type=Path, metavar="PYTHON", help="the interpreter that the peers are there for")
+    parser.add_argument("--autogen", type=Path, metavar="PYTHON", help="the interpreter that AutoGen is there for")
     parser.add_argument("--cache", type=Path, metavar="FOLDER", help="where large files are kept for the next time")
     parser.add_argument("--profile", choices=list(profiles.SUBJECTS), help="instead: where one of ours spends its time")
     given = parser.parse_args(arguments)
@@ -51,7 +53,8 @@ def main(arguments: list[str] | None = None) -> None:
     if given.profile:
         profiles.show(given.profile)
         return
-    scale = replace(SCALES[given.scale or "normal"], peers=given.peers and given.peers.absolute())
+    peers, autogen = (given.peers and given.peers.absolute()), (given.autogen and given.autogen.absolute())
+    scale = replace(SCALES[given.scale or "normal"], peers=peers, autogen=autogen)
     if given.cache:
         scale = replace(scale, cache=given.cache.absolute())
     show(_measured(given.names or list(GROUPS), scale), scale)

@@ -48,6 +48,7 @@ class Scale:
         timers: That come due, evenly over ``minute`` seconds.
         minute: See there.
         peers: The interpreter that the peers are installed for, if there is one.
+        autogen: The one for AutoGen, which needs an older protobuf than the others.
         cache: Folder for what takes long to make.
     """
 
@@ -62,6 +63,7 @@ class Scale:
     timers: int
     minute: float
     peers: Path | None = None
+    autogen: Path | None = None
     cache: Path = ROOT / ".benchmarks"
 
 

@@ -288,7 +288,33 @@ class LocalMessenger:
     # -- delivering
 
     async def deliver(self, envelope: Envelope) -> Envelope:
-        """Fill ``perdure.ports.Deliver``."""
+        """Fill ``perdure.ports.Deliver``.
+
+        Here stands what most messages need and no more: a live message to a live agent that is free.
+        """
+        slot, message, event = self._slots.get(envelope.target), envelope.payload, envelope.kind == "event"
+        if slot is None or slot.agent is None or slot.busy or not self._plain:
+            return await self._deliver(envelope)
+        method = (slot.actor.events if event else slot.actor.requests).get(type(message))
+        if method is None or slot.actor.concurrent:
+            return await self._deliver(envelope)
+        slot.used = slot.busy = True
+        ctx = MessageContext(self, envelope, slot.address, slot)
+        handling.set(ctx)
+        try:
+            payload = await getattr(slot.agent, method)(message, ctx)
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises travels back to the caller
+            return self._undelivered(envelope, error)
+        finally:
+            ctx.active = False
+            if slot.waiting:
+                slot.leave()
+            else:
+                slot.busy = False
+        return envelope if event else Envelope(envelope.id, "reply", envelope.sender, "", payload)
+
+    async def _deliver(self, envelope: Envelope) -> Envelope:
+        """All other messages."""
         if self._durable and envelope.target is not None and envelope.target.type in self._durable:
             return await self._accept(envelope, envelope.target)
         try:
@@ -305,11 +331,14 @@ class LocalMessenger:
                 else:
                     payload = await self._handle_first(envelope, target)
                 answer = Envelope(envelope.id, "reply", envelope.sender, "", payload)
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises travels back to the caller
-            if envelope.kind == "event":
-                self.letters.put(envelope, error, self.clock.now())
-            return envelope.failed(error)
+        except Exception as error:  # noqa: BLE001 - as above
+            return self._undelivered(envelope, error)
         return answer
+
+    def _undelivered(self, envelope: Envelope, error: Exception) -> Envelope:
+        if envelope.kind == "event":
+            self.letters.put(envelope, error, self.clock.now())
+        return envelope.failed(error)
 
     async def _accept(self, envelope: Envelope, target: AgentId) -> Envelope:
         """Have a message to a durable agent accepted. What stands around a delivery stands around its turn."""
