@@ -50,11 +50,8 @@ class Hosted:
 
     def __init__(self, clock: Clock, host: dict[str, Any], server: dict[str, Any]) -> None:
         self.clock = clock
-        settings = HostSettings(**({"drain": 0.1} | host))
-        self.host = Host(clock, settings)
-        self.server = HttpServer(
-            self.host, clock, ServerSettings(**({"bind": "127.0.0.1:0"} | server)), max_frame=settings.max_frame
-        )
+        self.host = Host(clock, HostSettings(**({"drain": 0.1} | host)))
+        self.server = HttpServer(self.host, clock, ServerSettings(**({"bind": "127.0.0.1:0"} | server)))
 
     @property
     def url(self) -> str:
@@ -82,6 +79,6 @@ async def hosting(
         yield hosted
     finally:
         async with asyncio.timeout(TIMEOUT):
-            hosted.server.close_doors()
+            await hosted.server.close_doors()
             await hosted.host.stop()
             await hosted.server.stop()

@@ -414,7 +414,7 @@ async def test_agents_can_be_looked_up(hosted: Hosting):
 async def test_health_tells_whether_it_serves(hosted: Hosting):
     answer = await curl(f"{hosted.url}/healthz", "-H", "Host: whatever")
     assert (answer.status, answer.json) == (200, {"status": "serving"})
-    hosted.server.close_doors()
+    await hosted.server.close_doors()
     answer = await curl(f"{hosted.url}/healthz")
     assert (answer.status, answer.json) == (503, {"status": "stopping"})
     refused = await curl(f"{hosted.url}{AGENT}", *event())

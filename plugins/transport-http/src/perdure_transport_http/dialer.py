@@ -11,11 +11,12 @@ from aiohttp import ClientError, ClientSession, ClientWSTimeout, WSServerHandsha
 from perdure.errors import InvalidSetting, NotPermitted
 from perdure_hosting.carrier import Principal
 from perdure_hosting.client import LinkTransport
+from perdure_hosting.errors import HostUnreachable
 from perdure_transport_http.carrier import GOODBYE, WebSocketCarrier
 from perdure_transport_http.settings import LINK, SECTION, SUBPROTOCOL
 
 if TYPE_CHECKING:
-    from perdure.ports import Clock
+    from perdure.ports import Clock, Deliver
     from perdure_transport_http.settings import Settings
 
 _timeout: Any = ClientWSTimeout  # it has no types that a checker sees
@@ -34,11 +35,15 @@ class Dialer:
     Args:
         settings: Of the worker.
 
+    Attributes:
+        failure: Why the last attempt failed; empty: it did not.
+
     Raises:
         InvalidSetting: A certificate cannot be read.
     """
 
     def __init__(self, settings: Settings) -> None:
+        self.failure: str = ""
         self._settings = settings
         self._tls = _context(settings) if settings.url.startswith("https:") else None
         self._session: ClientSession | None = None
@@ -51,20 +56,29 @@ class Dialer:
             OSError: There was no connection within the setting ``handshake``, or nothing there that takes workers.
             NotPermitted: The host refuses this one.
         """
-        settings, url = self._settings, self._settings.url
         if address:
             msg = f"{address!r} cannot be dialled: over HTTP, workers reach each other through their host only"
             raise ConnectionRefusedError(msg)
+        try:
+            carrier = await self._connected(self._settings.url)
+        except (OSError, NotPermitted) as error:
+            self.failure = str(error) or "it took too long"
+            raise
+        self.failure = ""
+        self._carriers = {each for each in self._carriers if not each.gone} | {carrier}
+        return carrier
+
+    async def _connected(self, url: str) -> WebSocketCarrier:
         if self._session is None:
             self._session = ClientSession()
-        headers = {"Authorization": f"Bearer {settings.token.get_secret_value()}"} if settings.token else {}
+        token = self._settings.token
         try:
-            async with asyncio.timeout(settings.handshake):
+            async with asyncio.timeout(self._settings.handshake):
                 websocket = await self._session.ws_connect(
                     f"{url}{LINK}",
-                    headers=headers,
+                    headers={"Authorization": f"Bearer {token.get_secret_value()}"} if token else {},
                     protocols=(SUBPROTOCOL,),
-                    max_msg_size=settings.max_packet,
+                    max_msg_size=self._settings.max_packet,
                     timeout=_timeout(ws_close=GOODBYE),
                     ssl=self._tls or True,
                 )
@@ -78,7 +92,6 @@ class Dialer:
             await carrier.ended()
             msg = f"{url!r} takes WebSockets, and does not speak {SUBPROTOCOL!r}: is it a Perdure host?"
             raise ConnectionError(msg)
-        self._carriers = {each for each in self._carriers if not each.gone} | {carrier}
         return carrier
 
     async def close(self) -> None:
@@ -102,6 +115,20 @@ class HttpTransport(LinkTransport):
     def __init__(self, settings: Settings, clock: Clock) -> None:
         self._dialer = Dialer(settings)
         super().__init__(self._dialer, clock, settings)
+
+    async def start(self, deliver: Deliver) -> None:
+        """Connect to the host.
+
+        Raises:
+            UsageError: It was started before.
+            NotPermitted, Refused: The host does not take this worker.
+            HostUnreachable: There was no host within the setting ``connect``.
+        """
+        try:
+            await super().start(deliver)
+        except HostUnreachable as error:
+            msg = f"{error} The last attempt: {self._dialer.failure}" if self._dialer.failure else str(error)
+            raise HostUnreachable(msg) from error
 
     async def stop(self) -> None:
         """As the port says."""

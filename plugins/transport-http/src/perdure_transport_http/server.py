@@ -10,7 +10,6 @@ from aiohttp import web
 
 from perdure.errors import InvalidSetting, Overloaded
 from perdure_hosting.link import BATCH_BYTES, OVERHEAD
-from perdure_hosting.settings import HostSettings
 from perdure_transport_http import problems
 from perdure_transport_http.carrier import GOODBYE, WebSocketCarrier
 from perdure_transport_http.endpoints import Endpoints
@@ -37,23 +36,15 @@ class HttpServer:
         host: Whom it serves; other servers may serve it, too.
         clock: The host's.
         settings: How.
-        max_frame: The host's setting.
 
     Raises:
         InvalidSetting: A certificate cannot be read; or the host would listen to strangers.
     """
 
-    def __init__(
-        self,
-        host: Host,
-        clock: Clock,
-        settings: ServerSettings | None = None,
-        *,
-        max_frame: int = HostSettings.model_fields["max_frame"].default,
-    ) -> None:
+    def __init__(self, host: Host, clock: Clock, settings: ServerSettings | None = None) -> None:
         self._settings = settings = settings or ServerSettings()
         self._host = host
-        self._max_packet = max_frame + BATCH_BYTES + OVERHEAD + _SLACK
+        self._max_packet = host.settings.max_frame + BATCH_BYTES + OVERHEAD + _SLACK
         self._tls = _context(settings)
         self._gateway = Gateway(host, clock, settings)
         self._open = False
@@ -80,6 +71,7 @@ class HttpServer:
             handler_cancellation=True,
             auto_decompress=False,
             shutdown_timeout=GOODBYE,
+            lingering_time=GOODBYE,  # seconds that the rest of a refused body is read
         )
 
     async def start(self) -> None:
@@ -105,13 +97,13 @@ class HttpServer:
         name = f"[{host}]" if ":" in host else host
         return f"{'https' if self._tls else 'http'}://{name}:{self.port}"
 
-    def close_doors(self) -> None:
+    async def close_doors(self) -> None:
         """Refuse events and new workers from here on; let finish what is under way."""
         self._open = False
 
     async def stop(self) -> None:
         """Let finish what is under way, then close all connections. Idempotent."""
-        self.close_doors()
+        await self.close_doors()
         await self._gateway.stop()
         await self._runner.cleanup()
 
