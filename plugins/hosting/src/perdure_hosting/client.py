@@ -201,7 +201,8 @@ class LinkTransport:
             return answer
         peer = ways.to(target)
         if peer is not None:
-            answer = await directly(peer, envelope)
+            seconds = self._connection.settings.deadline
+            answer = await directly(peer, envelope, self._clock.now() + seconds if seconds else None)
             if answer is not None:
                 return answer
             ways.leave(target)

@@ -155,6 +155,7 @@ class Connection:
                 heartbeat=welcome.heartbeat,
                 silence=welcome.silence,
                 grace=welcome.grace,
+                deadline=welcome.deadline,
             )
             self._resume, self.name = welcome.resume, welcome.name
             self.opened(Link(self.settings))

@@ -286,9 +286,9 @@ class Ways:
             self._changed.set()
 
 
-async def directly(peer: Peer, envelope: Envelope) -> Frame | None:
-    """Ask directly; ``None``: it was not handled, so the host may be asked."""
+async def directly(peer: Peer, envelope: Envelope, until: float | None) -> Frame | None:
+    """Ask directly, at most until then; ``None``: it was not handled, so the host may be asked."""
     if not peer.open or not peer.link.room:
         return None
-    answer = await peer.ask(envelope)
+    answer = await peer.ask(envelope, until=until)
     return None if answer is None or answer.kind == Frame.MOVED else answer

@@ -106,11 +106,16 @@ class Peer:
 
     # -- asking
 
-    async def ask(self, envelope: Envelope, *, locate: bool = False) -> Frame | None:
+    async def ask(self, envelope: Envelope, *, locate: bool = False, until: float | None = None) -> Frame | None:
         """Send a request or event; return the answering frame, or ``None``: it may be sent again.
 
         A request may be if it certainly was not sent; an event always, for who gets it knows it by its id. An event is
         answered by a frame of kind ``DONE`` when it is accepted.
+
+        Args:
+            envelope: The request or event.
+            locate: Whether to ask where its target lives.
+            until: When to give up, where the envelope has no deadline.
 
         Raises:
             DeadlineExceeded: At the envelope's deadline.
@@ -134,8 +139,9 @@ class Peer:
         else:
             self._queue.append(asked)
             self._deadlines.watch(future, self._clock.now() + self._patience, lambda: self._no_room(asked))
-        if envelope.deadline is not None:
-            self._deadlines.watch(future, envelope.deadline, lambda: late(envelope))
+        until = envelope.deadline or until
+        if until is not None:
+            self._deadlines.watch(future, until, lambda: late(envelope))
         try:
             return await future
         except BaseException:

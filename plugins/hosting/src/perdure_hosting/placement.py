@@ -37,9 +37,13 @@ class Registry(Generic[P]):
 
     A new one goes to the worker that holds the fewest; so workers that join get what is new until all are even.
     Who gets no message for one to two rounds of ``forget`` loses its place: what is remembered is bounded by use.
+
+    Args:
+        remembered: How many agents have a place at most; when there are more, those not used for longest lose theirs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, remembered: int) -> None:
+        self._remembered = remembered
         self._hosts: dict[str, dict[str, P]] = {}
         self._young: dict[AgentId, P] = {}
         self._old: dict[AgentId, P] = {}
@@ -79,6 +83,8 @@ class Registry(Generic[P]):
         if not hosts:
             self._young.pop(agent, None)
             return None
+        if 2 * len(self._young) >= self._remembered:
+            self.forget()
         chosen = min(hosts.values(), key=lambda place: place.load)
         self._young[agent] = chosen
         chosen.load += 1

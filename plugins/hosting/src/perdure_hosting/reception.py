@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from contextlib import suppress
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from perdure_hosting.errors import ProtocolViolated
 from perdure_hosting.line import Line
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from perdure.ports import Clock
     from perdure_hosting.carrier import Carrier, Principal
     from perdure_hosting.settings import SessionSettings
+
+
+_LONGEST: Final = 1000
+"""Characters of a worker's name, and of its address."""
 
 
 class Session:
@@ -202,6 +206,7 @@ class Reception(Generic[S]):
             heartbeat=settings.heartbeat,
             silence=settings.silence,
             grace=settings.grace,
+            deadline=settings.deadline,
         )
         try:
             await carrier.send(Packet(welcome=welcome).SerializeToString())
@@ -219,6 +224,9 @@ class Reception(Generic[S]):
                 f"there are {len(self.sessions)} sessions already: raise the setting 'sessions', or start another host"
             )
             raise ProtocolViolated(msg, Goodbye.BUSY)
+        if len(hello.name) > _LONGEST or len(hello.address) > _LONGEST:
+            msg = f"a name or address of more than {_LONGEST} characters"
+            raise ProtocolViolated(msg)
         name = hello.name or f"worker-{secrets.token_hex(6)}"
         holder = self.sessions.get(name)
         if holder is not None:

@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     from perdure_hosting.link import Link
     from perdure_hosting.settings import HostSettings
 
+_LONGEST: Final = 4096
+"""Characters of an address, type and key together: addresses are remembered."""
+
 _SHOWN: Final = 20
-"""So many known names stand in an error."""
+"""So many known names, or characters of one, stand in an error."""
 
 
 class Member(Session):
@@ -157,7 +160,7 @@ class Router:
 
     def __init__(self, settings: HostSettings, introductions: Introductions | None = None) -> None:
         self.members: dict[str, Member] = {}
-        self.registry: Registry[Member] = Registry()
+        self.registry: Registry[Member] = Registry(settings.agents)
         self.routes = Routes(remembered=settings.topics)
         self.calls: dict[int, Call] = {}
         self.now: float = 0.0
@@ -344,6 +347,13 @@ class Router:
     def _announce(self, member: Member, _raw: bytes, frame: Frame) -> None:
         presence = wire.presence_of(frame)
         types = {each.type for each in presence.agents} | {each.agent for each in presence.subscriptions}
+        count = len(presence.agents) + len(presence.subscriptions)
+        if count > self._settings.announced:
+            msg = (
+                f"{count} agent types and subscriptions, more than the {self._settings.announced} of the host's setting"
+            )
+            member.put(wire.failure(frame.call, InvalidInput(msg)))
+            return
         forbidden = sorted(type_ for type_ in types if not member.may("host", type_))
         if forbidden:
             msg = (
@@ -364,11 +374,14 @@ class Router:
         listed = ", ".join(known[:_SHOWN]) + (" ..." if len(known) > _SHOWN else "")
         return Undeliverable(f"no worker hosts agent {str(target)!r}; hosted: {listed or 'nothing'}")
 
-    def _refusal(self, member: Member, frame: Frame, target: AgentId | None) -> NotPermitted | None:
-        if target is not None and frame.topic_type and target.type in member.hosts:
+    def _refusal(self, member: Member, frame: Frame, target: AgentId | None) -> Exception | None:
+        sender, topic = frame.sender_type, frame.topic_type
+        name, key = target or (topic, frame.topic_source)
+        if len(name) + len(key) > _LONGEST or len(sender) + len(frame.sender_key) > _LONGEST:
+            return InvalidInput(f"an address of more than {_LONGEST} characters: {name[:_SHOWN]!r}...")
+        if target is not None and topic and target.type in member.hosts:
             return None  # code of a custom subscription says who gets what another one published
-        what, name = ("send", target.type) if target else ("publish", frame.topic_type)
-        sender = frame.sender_type
+        what = "send" if target else "publish"
         if member.may(what, name) and member.may("host", sender):
             return None
         if member.may(what, name):

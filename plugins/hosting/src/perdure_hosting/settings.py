@@ -23,6 +23,7 @@ class SessionSettings(BaseModel):
         silence: Seconds without a packet after which a connection is given up.
         grace: Seconds that a session without a connection is kept for its return.
         sessions: How many there may be at once.
+        deadline: Seconds after which a request without a deadline ends with ``DeadlineExceeded``; 0: never.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,25 +35,28 @@ class SessionSettings(BaseModel):
     silence: float = Field(default=6.0, gt=0)
     grace: float = Field(default=30.0, ge=0)
     sessions: int = Field(default=10_000, ge=1)
+    deadline: float = Field(default=0.0, ge=0)
 
 
 class HostSettings(SessionSettings):
     """How a host routes.
 
     Attributes:
-        deadline: Seconds after which a request without a deadline ends with ``DeadlineExceeded``; 0: never.
         patience: Seconds that a message waits for a worker that does not read, before it is ``Overloaded``.
         forget: Seconds without a message after which an agent loses its place: its next one may go to another worker.
             Keep it longer than workers keep idle instances.
+        agents: How many of them have a place at most; beyond, those without a message for longest lose theirs.
         topics: Topics whose recipients are remembered.
+        announced: Agent types and subscriptions of one worker.
         drain: Seconds that ``stop`` waits for what is under way.
         direct: Whether workers are told where to reach each other directly.
     """
 
-    deadline: float = Field(default=0.0, ge=0)
     patience: float = Field(default=5.0, ge=0)
     forget: float = Field(default=3600.0, gt=0)
+    agents: int = Field(default=1_000_000, ge=2)
     topics: int = Field(default=10_000, ge=1)
+    announced: int = Field(default=100_000, ge=1)
     drain: float = Field(default=5.0, ge=0)
     direct: bool = True
 

@@ -46,7 +46,7 @@ class Hello(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., name: _Optional[str] = ..., resume: _Optional[str] = ..., received: _Optional[int] = ..., ticket: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("protocol", "name", "resume", "resumed", "received", "window_frames", "window_bytes", "max_frame", "heartbeat", "silence", "grace")
+    __slots__ = ("protocol", "name", "resume", "resumed", "received", "window_frames", "window_bytes", "max_frame", "heartbeat", "silence", "grace", "deadline")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     RESUME_FIELD_NUMBER: _ClassVar[int]
@@ -58,6 +58,7 @@ class Welcome(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     SILENCE_FIELD_NUMBER: _ClassVar[int]
     GRACE_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     name: str
     resume: str
@@ -69,7 +70,8 @@ class Welcome(_message.Message):
     heartbeat: float
     silence: float
     grace: float
-    def __init__(self, protocol: _Optional[int] = ..., name: _Optional[str] = ..., resume: _Optional[str] = ..., resumed: _Optional[bool] = ..., received: _Optional[int] = ..., window_frames: _Optional[int] = ..., window_bytes: _Optional[int] = ..., max_frame: _Optional[int] = ..., heartbeat: _Optional[float] = ..., silence: _Optional[float] = ..., grace: _Optional[float] = ...) -> None: ...
+    deadline: float
+    def __init__(self, protocol: _Optional[int] = ..., name: _Optional[str] = ..., resume: _Optional[str] = ..., resumed: _Optional[bool] = ..., received: _Optional[int] = ..., window_frames: _Optional[int] = ..., window_bytes: _Optional[int] = ..., max_frame: _Optional[int] = ..., heartbeat: _Optional[float] = ..., silence: _Optional[float] = ..., grace: _Optional[float] = ..., deadline: _Optional[float] = ...) -> None: ...
 
 class Goodbye(_message.Message):
     __slots__ = ("reason", "message")
