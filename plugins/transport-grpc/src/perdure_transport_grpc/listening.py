@@ -58,7 +58,9 @@ class GrpcListener:
         self._server = Server(host.accept, doorman.admit, settings, max_frame=settings.max_frame)
         self._autogen: AutogenService | None = None
         if settings.autogen:
-            self._autogen = AutogenService(host, clock, settings.autogen_workers, doorman.admit)
+            deadline = settings.deadline or settings.autogen_workers.deadline
+            workers = settings.autogen_workers.model_copy(update={"deadline": deadline})
+            self._autogen = AutogenService(host, clock, workers, doorman.admit)
             self._server.further["agents.AgentRpc"] = self._autogen.add_to
 
     @property

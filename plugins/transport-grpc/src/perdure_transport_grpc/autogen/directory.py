@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from perdure.errors import AmbiguousName, InvalidInput
@@ -52,3 +53,12 @@ class Directory:
             if matches:
                 return AgentId(matches[0], key)
         return AgentId(type, key)
+
+
+def check_type(type: str) -> None:
+    """Raise ``InvalidInput`` for what is no agent's type."""
+    with suppress(ValueError):
+        if AgentId.parse(f"{type}/-").type == type:
+            return
+    msg = f"{type!r} is no agent type: expected letters, digits, '_', '-' and '.'"
+    raise InvalidInput(msg)

@@ -98,6 +98,11 @@ class Member:
             agents = tuple(Hosted(type_, description="AutoGen") for type_ in self.types)
             await self._transport.announce(Presence(agents, tuple(self.subscriptions.values())))
 
+    async def finish(self) -> None:
+        """Wait until nobody waits for it any more, nor it for anybody."""
+        while under_way := {*self._asking, *self._publishing, *self._waiting.values()}:
+            await asyncio.wait(under_way)
+
     async def stop(self) -> None:
         """Its connection has ended: say so to all who wait for it, let be accepted what it has published."""
         self.gone = True

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import grpc
 import grpc.aio
 
-from perdure.errors import NotPermitted, PerdureError
-from perdure.messages import AgentId, Subscription
+from perdure.errors import InvalidInput, NotPermitted, PerdureError
+from perdure.messages import Subscription
 from perdure_hosting import Principal, WorkerSettings, pair
 from perdure_hosting.carrier import permits
 from perdure_hosting.client import LinkTransport
 from perdure_hosting.deadlines import Deadlines
-from perdure_transport_grpc.autogen import agent_worker_pb2 as pb
+from perdure_transport_grpc.autogen import agent_worker_pb2 as pb, directory
 from perdure_transport_grpc.autogen.directory import Directory
 from perdure_transport_grpc.autogen.member import Member
 from perdure_transport_grpc.autogen.settings import AutogenSettings
@@ -97,8 +97,12 @@ class AutogenService:
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
 
     async def stop(self) -> None:
-        """Let all workers go, and take no new ones. Stop the host after it. Idempotent."""
+        """Take no new workers, let finish what is under way, then let all go. Stop the host after it. Idempotent."""
         self._stopped = True
+        members = [each.result() for each in self._members.values() if each.done()]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain):
+                await asyncio.gather(*(each.finish() for each in members if each is not None))
         for client_id in list(self._members):
             self._leave(client_id)
         while self._leaving:
@@ -288,8 +292,8 @@ class AutogenService:
     async def _permit(self, type_: str, member: Member, context: Context) -> None:
         """Abort unless it is an agent type that may live with that worker."""
         try:
-            AgentId.parse(f"{type_}/-")
-        except ValueError as error:
+            directory.check_type(type_)
+        except InvalidInput as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         if not permits(member.principal.may_host, type_):
             msg = f"{member.principal.name!r} may not host {type_!r}; it may host {list(member.principal.may_host)!r}"

@@ -21,6 +21,7 @@ class AutogenSettings(BaseModel):
         publishing: Publications of one worker that are not yet accepted; it is not read while there are so many.
         handling: Messages to one worker at once, requests without an answer among them; further ones wait, and hold up
             those who send.
+        drain: Seconds that a host that stops waits for what is under way.
         without_token: Whether they may come without one, where others need a token: they can send none. What such a
             worker may do is said here, by patterns as in a grant.
         may_host: Of the agent types that may live there, and in whose name it may send.
@@ -35,6 +36,7 @@ class AutogenSettings(BaseModel):
     asking: int = Field(default=10_000, ge=1)
     publishing: int = Field(default=64, ge=1)
     handling: int = Field(default=1024, ge=1)
+    drain: float = Field(default=5.0, ge=0)
     without_token: bool = False
     may_host: tuple[str, ...] = ("*",)
     may_send: tuple[str, ...] = ("*",)

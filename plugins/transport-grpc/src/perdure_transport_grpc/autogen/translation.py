@@ -6,6 +6,7 @@ payloads travel as an ``Any`` there, and as the message itself here.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from google.protobuf.any_pb2 import Any
@@ -18,6 +19,7 @@ from perdure_transport_grpc.autogen import agent_worker_pb2 as pb
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+TOPIC_TYPE: Final = re.compile(r"[\w\-.:=]+")
 JSON: Final = "application/json"
 PROTOBUF: Final = "application/x-protobuf"
 
@@ -49,14 +51,13 @@ def request_of(request: pb.RpcRequest, id: str, target: AgentId, deadline: float
 def event_of(event: pb.CloudEvent, id: str) -> Envelope:
     """A worker's publication. Raises ``InvalidInput``: there is no such topic."""
     attributes = {name: value.ce_string for name, value in event.attributes.items()}
-    try:
-        topic = TopicId.parse(f"{event.type}/{event.source}")
-        if not event.source:
-            msg = "the source is empty, expected the key of the agents that are to get it"
-            raise ValueError(msg)  # noqa: TRY301 - one refusal for all that is wrong with a topic
-    except ValueError as error:
-        msg = f"cloud event {event.id!r} of type {event.type!r} cannot be published: {error}"
-        raise InvalidInput(msg) from error
+    topic = TopicId(event.type, event.source)
+    if not (event.source and TOPIC_TYPE.fullmatch(event.type)):
+        msg = (
+            f"cloud event {event.id!r} cannot be published on {str(topic)!r}: expected a type of letters, digits and"
+            " '_-.:=', and a source, which is the key of the agents that get it"
+        )
+        raise InvalidInput(msg)
     type_, content = attributes.get("dataschema", ""), attributes.get("datacontenttype", "")
     kind = event.WhichOneof("data")
     if kind == "proto_data":
