@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 @click.command("worker")
 @click.argument("app", metavar="[MODULE:ATTRIBUTE]", required=False)
-@click.option("--host", metavar="HOST:PORT", help="The host to join over gRPC; other agents are reached through it.")
+@click.option(
+    "--host",
+    metavar="HOST:PORT",
+    help="The host to join over gRPC, or over HTTP by its URL; other agents are reached through it.",
+)
 @click.option(
     "--token", help="What the host knows this worker by; better PERDURE_TRANSPORT_GRPC__TOKEN, which stays hidden."
 )
@@ -63,9 +67,10 @@ def worker(
     if app is not None:
         invocation.apps = (*invocation.apps, app)
     if host is not None:
-        section = {"host": host, "token": token, "authority": authority and str(authority.absolute())}
-        invocation.overrides["transport"] = "grpc"
-        invocation.overrides["transport-grpc"] = {key: value for key, value in section.items() if value is not None}
+        kind, where = ("http", "url") if host.startswith(("http://", "https://")) else ("grpc", "host")
+        section = {where: host, "token": token, "authority": authority and str(authority.absolute())}
+        invocation.overrides["transport"] = kind
+        invocation.overrides[f"transport-{kind}"] = {key: value for key, value in section.items() if value is not None}
     elif token or authority:
         msg = "--token and --authority say how to reach a host: give --host, too"
         raise click.UsageError(msg)
