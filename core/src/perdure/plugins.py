@@ -168,8 +168,10 @@ class Plugins:
     def _discover() -> list[EntryPoint]:
         # One scan for all groups. It knows distributions by their folders' names: to ask each for its name would read
         # and parse the description of everything that is installed, which is half of what it takes to open a runtime.
-        groups = {GROUP, *(group for group, _ in BY_NAME.values())}
-        return [point for point in entry_points() if point.group in groups]
+        found = entry_points()
+        return [
+            point for group in {GROUP, *(group for group, _ in BY_NAME.values())} for point in found.select(group=group)
+        ]
 
     def _note(self, point: EntryPoint) -> None:
         name = plugin_name(point.group, point.name)
