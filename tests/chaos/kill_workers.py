@@ -19,6 +19,7 @@ import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -35,7 +36,9 @@ OUTSTANDING = 24  # runs that are open at a time
 PATIENCE = 60.0  # seconds in which something must move
 
 _AIMED = 0.6  # the share of workers that die by their own hand
-_FAR = 300  # lines after which a worker is killed, at most; and one that was aimed and did not strike, thrice that
+LINES = (
+    300  # that are testified until a worker is killed, at most; and one that was aimed and did not strike, thrice that
+)
 _NEAR = 20  # the same, of those that need not be up
 _EARLY = 0.05  # the share of these
 _MOMENTS = {
@@ -77,10 +80,11 @@ class Commander:
         crew: The workers.
         load: The work.
         dice: Chance.
+        lines: That are testified until a worker is killed, at most.
     """
 
-    def __init__(self, crew: Crew, load: Load, dice: random.Random) -> None:
-        self._crew, self._load, self._dice = crew, load, dice
+    def __init__(self, crew: Crew, load: Load, dice: random.Random, lines: int = LINES) -> None:
+        self._crew, self._load, self._dice, self._lines = crew, load, dice, lines
         self._fuses: dict[int, int] = {}
         self._ends: dict[int, int] = {}
         self._moved, self._quiet = time.monotonic(), False
@@ -124,11 +128,14 @@ class Commander:
     def _hire(self, workers: int, *, mercy: bool) -> None:
         dice = self._dice
         for _ in range(workers - len(self._crew.alive)):
-            aim, fuse = "", dice.randint(0, _FAR)
+            aim, fuse = "", dice.randint(0, self._lines)
             if not mercy and dice.random() < _AIMED:
                 moment = dice.choice(list(_MOMENTS))
                 delay = dice.choice([0.0, 0.0, dice.uniform(0, 3)])
-                aim, fuse = f"{moment}:{dice.randint(1, _MOMENTS[moment])}:{delay:.3f}", dice.randint(_FAR, 3 * _FAR)
+                aim, fuse = (
+                    f"{moment}:{dice.randint(1, _MOMENTS[moment])}:{delay:.3f}",
+                    dice.randint(self._lines, 3 * self._lines),
+                )
             life = self._crew.hire(aim).life
             self._fuses[life] = fuse
             if not mercy and dice.random() < _EARLY:
@@ -143,13 +150,16 @@ class Commander:
                 self._crew.kill(hand)
 
 
-async def kill_workers(place: Path, *, kills: int, workers: int = 3, seed: int = 0, seconds: float = 3600.0) -> Tally:
+async def kill_workers(
+    place: Path, *, kills: int, workers: int = 3, lines: int = LINES, seed: int = 0, seconds: float = 3600.0
+) -> Tally:
     """Kill so many workers over a store in an empty folder.
 
     Args:
         place: The folder.
         kills: How many.
         workers: How many there are at a time.
+        lines: That are testified until a worker is killed, at most.
         seed: Of all chance here; processes keep their own time nevertheless.
         seconds: After which no more are killed.
     """
@@ -157,13 +167,13 @@ async def kill_workers(place: Path, *, kills: int, workers: int = 3, seed: int =
     async with Runtime.open(mill.app, settings=settings(place), drive=False) as runtime:
         load = Load(runtime, dice)
         async with open_crew(place) as crew:
-            commander = Commander(crew, load, dice)
+            commander = Commander(crew, load, dice, lines)
             await commander.reign(workers, kills, began + seconds)
             dead = [hand for hand in crew.hands.values() if hand.code == -signal.SIGKILL]
-        lines = lines_of(place / "witness")
-        findings = await inspect(runtime, load.works, lines, place / "perdure.db")
+        testified = lines_of(place / "witness")
+        findings = await inspect(runtime, load.works, testified, place / "perdure.db")
         problems = [*commander.problems, *load.problems, *findings.problems]
-    lives = by_life(lines)
+    lives = by_life(testified)
     return Tally(
         kills=Counter(struck(lives[hand.life], findings.winners) for hand in dead),
         starts=len(load.works),
@@ -208,13 +218,14 @@ def show(tally: Tally) -> None:
 @click.command()
 @click.option("--kills", default=10_000, show_default=True, help="How many.")
 @click.option("--workers", default=3, show_default=True, help="How many there are at a time.")
+@click.option("--lines", default=LINES, show_default=True, help="That a worker sees testified before it dies, at most.")
 @click.option("--seed", default=0, show_default=True, help="Of all chance here.")
 @click.option("--seconds", default=3600.0, show_default=True, help="After which no more are killed.")
 @click.option("--place", type=click.Path(file_okay=False, path_type=Path), help="An empty folder; a temporary one.")
-def main(*, kills: int, workers: int, seed: int, seconds: float, place: Path | None) -> None:
+def main(*, place: Path | None, **how: Any) -> None:
     """Kill -9 workers under load; exit with 1 if a promise was broken."""
     with tempfile.TemporaryDirectory(prefix="perdure-chaos-") as name:
-        tally = asyncio.run(kill_workers(place or Path(name), kills=kills, workers=workers, seed=seed, seconds=seconds))
+        tally = asyncio.run(kill_workers(place or Path(name), **how))
     show(tally)
     sys.exit(1 if tally.problems else 0)
 
