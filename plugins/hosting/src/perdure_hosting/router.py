@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from perdure_hosting.settings import HostSettings
 
 _LONGEST: Final = 4096
-"""Characters of an address, type and key together: addresses are remembered."""
+"""Characters of each part of an address: addresses are remembered."""
 
 _SHOWN: Final = 20
 """So many known names, or characters of one, stand in an error."""
@@ -44,6 +44,7 @@ class Member(Session):
         calls: Its own calls that have no answer yet: its number of each, and the router's.
         serving: The router's numbers of the calls that it is to answer.
         parked: What waits for room on the way there.
+        known: What it was found to be permitted or not, by ``host``, ``send`` and ``publish``.
     """
 
     def __init__(self, name: str, principal: Principal, link: Link, address: str) -> None:
@@ -54,11 +55,11 @@ class Member(Session):
         self.calls: dict[int, int] = {}
         self.serving: set[int] = set()
         self.parked: deque[Parked] = deque()
-        self._may: dict[str, dict[str, bool]] = {"host": {"": True}, "send": {}, "publish": {}}
+        self.known: dict[str, dict[str, bool]] = {"host": {"": True}, "send": {}, "publish": {}}
 
     def may(self, what: str, name: str) -> bool:
         """Whether it may ``host``, ``send`` to, or ``publish`` on a type."""
-        known = self._may[what]
+        known = self.known[what]
         allowed = known.get(name)
         if allowed is None:
             if len(known) >= 1000:  # noqa: PLR2004 - names come from outside: remember some
@@ -288,10 +289,16 @@ class Router:
             origin.link.took(size)
             origin.put(wire.failure(frame.call, refusal))
             return
-        acceptance = Acceptance(origin, frame.call, size)
+        acceptance: Acceptance | None = None
         for there, agents in self._recipients(frame, target).items():
-            self._publish(there, wire.addressed(raw, agents), acceptance)
-        if acceptance.left:
+            addressed = wire.addressed(raw, agents)
+            if there.link.room and not there.parked:
+                there.put(addressed, counted=True)
+            else:
+                acceptance = acceptance or Acceptance(origin, frame.call, size)
+                acceptance.left += 1
+                there.parked.append(Parked(addressed, self.now, acceptance))
+        if acceptance is not None:
             origin.put(wire.note(Frame.PENDING, frame.call))
         else:
             origin.link.took(size)
@@ -375,18 +382,20 @@ class Router:
         return Undeliverable(f"no worker hosts agent {str(target)!r}; hosted: {listed or 'nothing'}")
 
     def _refusal(self, member: Member, frame: Frame, target: AgentId | None) -> Exception | None:
-        sender, topic = frame.sender_type, frame.topic_type
-        name, key = target or (topic, frame.topic_source)
-        if len(name) + len(key) > _LONGEST or len(sender) + len(frame.sender_key) > _LONGEST:
-            return InvalidInput(f"an address of more than {_LONGEST} characters: {name[:_SHOWN]!r}...")
-        if target is not None and topic and target.type in member.hosts:
-            return None  # code of a custom subscription says who gets what another one published
+        sender, known = frame.sender_type, member.known
         what = "send" if target else "publish"
-        if member.may(what, name) and member.may("host", sender):
-            return None
-        if member.may(what, name):
+        name, key = target or (frame.topic_type, frame.topic_source)
+        if known[what].get(name) and known["host"].get(sender) and len(key) + len(frame.sender_key) <= _LONGEST:
+            return None  # what is so nearly always
+        if max(map(len, (name, key, sender, frame.sender_key))) > _LONGEST:
+            return InvalidInput(f"an address with more than {_LONGEST} characters: {name[:_SHOWN]!r}...")
+        if target is not None and frame.topic_type and target.type in member.hosts:
+            return None  # code of a custom subscription says who gets what another one published
+        if not member.may(what, name):
+            return NotPermitted(f"{member.principal.name!r} may not {what} {'to' if target else 'on'} {name!r}")
+        if not member.may("host", sender):
             return NotPermitted(f"{member.principal.name!r} may not send in the name of {sender!r}")
-        return NotPermitted(f"{member.principal.name!r} may not {what} {'to' if target else 'on'} {name!r}")
+        return None
 
     # -- coming and going
 

@@ -75,12 +75,13 @@ def renumbered(raw: bytes, call: int) -> bytes:
 
 def addressed(raw: bytes, targets: Iterable[AgentId]) -> bytes:
     """An event for one worker: whom it is for there. It expects nothing, so it is of no call."""
-    parts = [raw, _NO_CALL]
-    for target in targets:
-        for part in target:
-            text = part.encode()
-            parts += (b"\x7a", varint(len(text)), text)
-    return b"".join(parts)
+    return b"".join((raw, _NO_CALL, *map(_target, targets)))
+
+
+@lru_cache(maxsize=4096)
+def _target(target: AgentId) -> bytes:
+    type_, key = target.type.encode(), target.key.encode()
+    return b"\x7a%b%b\x7a%b%b" % (varint(len(type_)), type_, varint(len(key)), key)
 
 
 def varint(number: int) -> bytes:
