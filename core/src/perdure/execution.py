@@ -115,13 +115,16 @@ class DurableContext(Context):
         """What this code was started with."""
         return self._start
 
-    def hand_over(self, start: Start) -> None:
-        """Start a run or turn together with what this code has done so far, without waiting for it.
+    def hand_over(self, item: Start | Delivery) -> None:
+        """Start a run or turn, or deliver to one, together with what this code has done so far; wait for nothing.
 
-        Unlike ``send``, which makes the start, this takes one as it is: a replay must hand over the same.
+        Unlike ``send`` and the like, which make the item, this takes it as it is: a replay must hand over the same.
         """
-        path = self._machine.identity(start.target)
-        self._machine.emit(Command("send", path, start.target, _print_of(start.input), start))
+        if isinstance(item, Start):
+            name, data = item.target, item.input
+        else:
+            name, data = item.name or item.kind, (item.value or b"") + item.run.encode()
+        self._machine.emit(Command("send", self._machine.identity(name), name, _print_of(data), item))
 
     @property
     def run_id(self) -> str:

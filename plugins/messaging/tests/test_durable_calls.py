@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from perdure import AgentId, App, Context, Runtime, hookimpl, workflow
+from perdure import AgentId, App, Attempt, Context, Runtime, hookimpl, workflow
 from perdure.config import PluginSettings, Settings
-from perdure.errors import CallFailed, MessageDropped, RetryableError, RunFailed, SessionBusy, UsageError
+from perdure.errors import CallFailed, MessageDropped, NotDurable, RetryableError, RunFailed, SessionBusy, UsageError
 from perdure.messages import Envelope, RunFilter, TopicId
 from perdure.testing import FaultyStore, Harness, ManualClock, MemoryStore, harness
 from perdure_messaging import Intervention, MessageAgent, actor, dead_letters, handles, subscribes
@@ -65,6 +65,15 @@ async def asks(ctx: Context, what: str) -> str:
 async def sour(ctx: Context) -> None:
     msg = "too sour"
     raise ValueError(msg)
+
+
+@workflow
+async def listens(ctx: Context) -> str:
+    return await ctx.wait_event("told", str)
+
+
+async def key_here() -> str:
+    return Attempt.current().key
 
 
 class Memory(MessageAgent):
@@ -148,6 +157,15 @@ class Clerk(MessageAgent):
     async def sour(self, ctx: Context, _whom: str) -> str:
         return await ctx.call(sour)
 
+    async def stepped(self, ctx: Context, _whom: str) -> str:
+        return f"{ctx.run_id} {await ctx.step(key_here)} {await ctx.step(key_here)} {ctx.uuid()}"
+
+    async def tell(self, ctx: Context, whom: str) -> None:
+        await ctx.send_event(whom, "told", "news")
+
+    async def question(self, ctx: Context, _whom: str) -> str:
+        return await ctx.ask("Why?", str)
+
     async def launch(self, ctx: Context, whom: str) -> str:
         started = await ctx.send(doubled, "cd")
         await ctx.send(memory, Note("launched"), session="1")
@@ -158,7 +176,7 @@ class Clerk(MessageAgent):
 
 
 memory, clerk = actor("memory", Memory), actor("clerk", Clerk, durable=True)
-OFFICE = App("office", agents=[memory, clerk], workflows=[doubled, asks, sour])
+OFFICE = App("office", agents=[memory, clerk], workflows=[doubled, asks, sour, listens])
 ONE, TWO = AgentId("clerk", "1"), AgentId("clerk", "2")
 
 
@@ -259,6 +277,26 @@ async def test_what_is_sent_to_something_declared_starts_with_the_commit_or_not_
         await send(h.runtime, Ask("launch", "fail"))
     await quiet(h.runtime)
     assert (WORLD.handled["workflow"], WORLD.order) == (1, ["launched"])
+
+
+async def test_a_durable_agent_tells_a_run_something_with_its_commit(h):
+    run = await h.start(listens)
+    await send(h.runtime, Ask("tell", run.id))
+    assert await h.result(run) == "news"
+
+
+async def test_steps_of_a_handler_have_keys_of_their_own(h):
+    first, again, other = [
+        (await send(h.runtime, Ask("stepped"), to, id="m1")).split() for to in (ONE, ONE, AgentId("clerk", "2"))
+    ]
+    assert first == again
+    assert len({*first, *other}) == 8
+    assert all(key.startswith(f"{first[0]}:") for key in first[1:3])
+
+
+async def test_a_handler_cannot_wait_for_people_and_says_what_can(h):
+    with pytest.raises(NotDurable, match="call a workflow that does"):
+        await send(h.runtime, Ask("question"))
 
 
 # -- order, and who gets what

@@ -15,16 +15,16 @@ import asyncio
 import logging
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, NoReturn, Protocol, cast
 
 from pydantic import Field
 from pydantic_core import from_json, to_json
 
 from perdure import AgentId, Attempt
 from perdure.direct import Memory
-from perdure.errors import CallFailed, NotPermitted, RunFailed, SessionBusy, StepFailed
+from perdure.errors import CallFailed, NotDurable, NotPermitted, RunFailed, SessionBusy, StepFailed
 from perdure.execution import derived_id
-from perdure.messages import Envelope, ErrorInfo, Fact, Start, TopicId
+from perdure.messages import Delivery, Envelope, ErrorInfo, Fact, Start, TopicId
 from perdure.steps import Retry
 from perdure_messaging.contexts import MessageContext, handling
 from perdure_messaging.inbox import (
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from perdure import Runtime
-    from perdure.context import Callee, ChildOptions
+    from perdure.context import Asked, Callee, ChildOptions
     from perdure.execution import DurableContext
     from perdure.messages import Accepted
     from perdure.ports import Clock, Conversation
@@ -90,11 +90,13 @@ class Handled(Fact):
         reply: As the agent's declaration encodes it.
         state: What the agent saved.
         starts: What its turn starts: turns of durable agents that got a message, runs, and that which posts the rest.
+        deliveries: Events and cancellations for other runs.
     """
 
     reply: bytes
     state: Any = None
     starts: tuple[Start, ...] = ()
+    deliveries: tuple[Delivery, ...] = ()
 
 
 class HandlerFailed(Exception):
@@ -178,8 +180,8 @@ class DurableTurn:
             raise HandlerFailed(failed.error) from None
         if handled.state is not None or _STATE in ctx.session.state:
             ctx.session.state[_STATE] = handled.state
-        for start in handled.starts:
-            ctx.hand_over(start)
+        for item in (*handled.starts, *handled.deliveries):
+            ctx.hand_over(item)
         return agent.decode_result(handled.reply)
 
     async def _send_posts(self, ctx: DurableContext, posts: Posts) -> None:
@@ -217,7 +219,8 @@ class DurableTurn:
 
         try:
             reply = agent.encode_result(await self._office.handled(envelope, handle))
-            return Handled(reply=reply, state=await instance.save(), starts=work.starts())
+            state = await instance.save()
+            return Handled(reply=reply, state=state, starts=work.starts(), deliveries=tuple(work.deliveries))
         finally:
             handling.set(None)
             try:
@@ -235,6 +238,7 @@ class _Work:
 
     def __init__(self, runtime: Runtime, office: Office, start: Start) -> None:
         self.clock: Clock = runtime.clock
+        self.run = start.run
         self.ancestry = (*start.ancestry, f"{start.target}/{start.session}")
         self._runtime = runtime
         self._office = office
@@ -243,6 +247,7 @@ class _Work:
         self._key = Attempt.current().key
         self._outbox: list[Envelope] = []
         self._launched: list[Start] = []
+        self.deliveries: list[Delivery] = []
 
     # -- what the context asks for
 
@@ -307,6 +312,10 @@ class _Work:
         )
         self._launched.append(start)
         return start.run
+
+    def deliver(self, run: str, kind: Literal["event", "cancel"], name: str, value: bytes) -> None:
+        """Deliver to another run with the turn's commit."""
+        self.deliveries.append(Delivery(run, kind, self._id(kind), self.clock.now(), value, name=name))
 
     # -- what the turn starts
 
@@ -387,8 +396,33 @@ class TurnContext(MessageContext):
     def waits_for(self, address: AgentId) -> bool:
         return self.active and str(address) in self.ancestry
 
+    @property
+    def _run_id(self) -> str:
+        return self._work.run  # not the message's id: other agents may have got the same message
+
+    def _identity(self, name: str) -> str:
+        return f"handle/{super()._identity(name)}"  # not what the turn's own journal says
+
     async def _send(self, callee: Callee, payload: bytes, session: str | None, source: str) -> str:  # noqa: ARG002 - the interface
         return await self._work.launch(self, callee, payload, session, self._child)
+
+    async def _deliver(self, run: str, kind: Literal["event", "cancel"], name: str, value: bytes) -> None:
+        self._work.deliver(run, kind, name, value)
+
+    async def _event(self, name: str) -> bytes:
+        raise self._no_wait(f"ctx.wait_event({name!r})")
+
+    async def _ask(self, asked: Asked) -> Any:
+        raise self._no_wait(f"ctx.ask({asked.prompt!r})")
+
+    def continue_as_new(self, *args: Any, **kwargs: Any) -> NoReturn:  # noqa: ARG002 - the interface
+        raise self._no_wait("ctx.continue_as_new()")
+
+    def _no_wait(self, what: str) -> NotDurable:
+        return NotDurable(
+            f"{what}: the handler of agent {str(self.address)!r} runs as one step, which cannot wait for that: call a"
+            " workflow that does"
+        )
 
 
 def waiting_for(envelope: Envelope) -> tuple[str, ...]:
