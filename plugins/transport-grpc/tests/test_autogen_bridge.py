@@ -14,7 +14,7 @@ from grpc import StatusCode, aio
 
 from perdure import AgentId
 from perdure.clock import SystemClock
-from perdure.errors import WorkerLost
+from perdure.errors import Overloaded, WorkerLost
 from perdure.messages import Envelope, ErrorInfo, Hosted, Presence, Subscription, TopicId
 from perdure_transport_grpc import GrpcTransport, Settings
 from perdure_transport_grpc.autogen import agent_worker_pb2 as pb
@@ -419,6 +419,28 @@ async def test_a_worker_that_ends_its_channel_has_published_what_it_said(bench: 
             await client.says(cloud_event=pb.CloudEvent(id=str(number), type="news", source="a"))
         await client.stream.done_writing()
         assert [each.id for each in await desk.has(500)] == [str(number) for number in range(500)]
+
+
+async def test_a_worker_that_does_not_read_makes_those_wait_who_send_to_it():
+    settings = AutogenSettings(handling=2)
+    async with Bench(settings=settings, window_frames=4, patience=0.1) as bench:
+        desk = await bench.desk("reader")
+        async with bench.client("one", "clerk") as client:
+            await client.subscribe("1", "clerk", "news")
+            accepted: list[str] = []
+
+            async def publish(count: int) -> None:
+                for number in range(count):
+                    await desk.transport.publish(event(payload=b"x" * 100_000, id=str(number)))
+                    accepted.append(str(number))
+
+            with pytest.raises(Overloaded, match="takes no more messages"):
+                await publish(2000)
+            assert len(accepted) < 500  # what gRPC buffers, and a few
+            heard = [(await client.hears()).cloud_event.id for _ in accepted]
+            assert heard == accepted
+            await desk.transport.publish(event(id="again"))
+            assert (await client.hears()).cloud_event.id == "again"
 
 
 async def test_subscriptions_are_each_workers_own(bench: Bench):

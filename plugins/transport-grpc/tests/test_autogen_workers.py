@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from perdure_transport_grpc.autogen.settings import AutogenSettings
 
 from .autogen_network import TIMEOUT, AutogenWorker, Crew, Meeting, ask, environment
 
+JSON = "application/json"
 FOREVER = AutogenSettings(deadline=3600)
 
 
@@ -80,7 +83,10 @@ class Reader(MessageAgent):
         return self.heard
 
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")  # as long as the processes live
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),  # as long as the processes live
+    pytest.mark.timeout(300),  # the first one waits for their installation
+]
 
 
 @pytest.fixture(scope="module")
@@ -368,3 +374,27 @@ async def test_an_event_for_one_agent_is_a_request_that_nobody_waits_for(meeting
     await ask(messenger, Question(text="psst"), "sender/1")
     heard = await clerk.says(heard="psst")
     assert (heard["by"], heard["topic"], heard["sender"]) == ("clerk/a", "None", "desk.sender/1")
+
+
+# -- the command --------------------------------------------------------------------------------------------
+
+
+async def test_the_command_lets_them_join_where_it_is_told_to(crew: Crew, tmp_path: Path):
+    command = (sys.executable, "-m", "perdure_cli", "host", "--bind", "127.0.0.1:0", "--deadline", "0.5", "--json")
+    host = await asyncio.create_subprocess_exec(*command, "--autogen", cwd=tmp_path, stdout=asyncio.subprocess.PIPE)
+    assert host.stdout is not None
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            address, _, kinds = json.loads(await host.stdout.readline())["addresses"][0].partition(" ")
+            assert kinds == "(gRPC, AutoGen)"
+            clerk = await crew.join(address, JSON)
+            await clerk.register("clerk")
+            with pytest.raises(RuntimeError, match=r"^Exception: DeadlineExceeded: "):
+                await clerk.ask("clerk/a", "nothing")
+            await crew.dismiss(clerk)
+            host.terminate()
+            assert await host.wait() == 0
+    finally:
+        if host.returncode is None:
+            host.kill()
+            await host.wait()

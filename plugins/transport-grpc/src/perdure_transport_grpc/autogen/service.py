@@ -122,7 +122,7 @@ class AutogenService:
         self._opened.set()
         try:
             try:
-                member = await self._join(principal)
+                member = await self.join(principal)
             except PerdureError as error:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
             joined.set_result(member)
@@ -145,8 +145,8 @@ class AutogenService:
     async def _refuse(self, _messages: AsyncIterable[pb.Message], context: Context) -> None:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, _STATE)
 
-    async def _join(self, principal: Principal) -> Member:
-        """A worker of the host, by a link in memory. Raises ``PerdureError``."""
+    async def join(self, principal: Principal) -> Member:
+        """A worker of the host, by a link in memory; whoever asks for it stops it. Raises ``PerdureError``."""
 
         async def dial(_address: str = "") -> MemoryCarrier:
             near, far = pair(principal)
@@ -204,7 +204,11 @@ class AutogenService:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, msg)
         holders[type_] = member
         member.types[type_] = None
-        await self._announce(member, context)
+        try:
+            await member.announce()
+        except PerdureError as error:
+            del member.types[type_], holders[type_]
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         return pb.RegisterAgentTypeResponse()
 
     async def _subscribe(self, request: pb.AddSubscriptionRequest, context: Context) -> pb.AddSubscriptionResponse:
