@@ -14,7 +14,7 @@ from perdure_hosting.client import LinkTransport
 from perdure_hosting.host import Host
 from perdure_hosting.settings import HostSettings, WorkerSettings
 
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 JSON = "application/json"
 
 
