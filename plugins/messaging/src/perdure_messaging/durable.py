@@ -22,7 +22,7 @@ from pydantic_core import from_json, to_json
 
 from perdure import AgentId, Attempt
 from perdure.direct import Memory
-from perdure.errors import CallFailed, NotDurable, NotPermitted, RunFailed, SessionBusy, StepFailed
+from perdure.errors import CallFailed, NotDurable, NotPermitted, RunFailed, SessionBusy, StepFailed, WorkFailed
 from perdure.execution import derived_id
 from perdure.messages import Delivery, Envelope, ErrorInfo, Fact, Start, TopicId
 from perdure.steps import Retry
@@ -99,7 +99,7 @@ class Handled(Fact):
     deliveries: tuple[Delivery, ...] = ()
 
 
-class HandlerFailed(Exception):
+class HandlerFailed(WorkFailed):
     """A handler raised: the turn ends with that, as if nothing had stood between."""
 
     def __init__(self, error: ErrorInfo) -> None:
