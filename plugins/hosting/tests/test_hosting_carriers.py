@@ -11,7 +11,8 @@ from perdure.errors import NotEncodable, Overloaded
 from perdure.messages import AgentId, Envelope, ErrorInfo, Hosted, Presence, Subscription, TopicId, Whereabouts
 from perdure.testing import ManualClock
 from perdure_hosting import wire
-from perdure_hosting.carrier import Principal, pair, permits
+from perdure_hosting.carrier import MemoryCarrier, Principal, pair, permits
+from perdure_hosting.client import LinkTransport
 from perdure_hosting.deadlines import Deadlines
 from perdure_hosting.errors import HostUnreachable
 from perdure_hosting.link import Link
@@ -252,3 +253,53 @@ def test_places_are_bounded():
         assert registry.place(AgentId("kit.a", "used")) is member
     assert len(registry) <= 1000
     assert member.load == len(registry)
+
+
+# -- what ends a carrier
+
+
+async def test_a_carrier_that_cancels_who_serves_it_leaves_its_session_for_its_return():
+    network = Network()
+    await network.start()
+    here = await network.worker(Desk(), "kit.a", name="one")
+    host = network.host
+    assert host is not None
+    (serving,) = host._serving  # noqa: SLF001 - as a server does when its client hangs up
+    serving.cancel()
+    await settled()
+    assert host.workers() == ["one"]
+    assert len(network.carriers) == 2
+    assert (await here.send(request("kit.a"))).kind == "reply"
+    await network.stop()
+
+
+async def test_an_error_in_dialling_that_nobody_has_thought_of_ends_the_start():
+    async def dial(_address: str = "") -> MemoryCarrier:
+        msg = "no such scheme"
+        raise LookupError(msg)
+
+    here = LinkTransport(dial, ManualClock())
+    with pytest.raises(LookupError, match="no such scheme"):
+        await here.start(Desk())
+    await here.stop()
+
+
+async def test_an_error_in_carrying_that_nobody_has_thought_of_ends_what_is_under_way():
+    network = Network()
+    await network.start()
+    desk = Desk()
+    desk.gate = asyncio.Event()
+    await network.worker(desk, "kit.a")
+    here = await network.worker(Desk())
+    sending = asyncio.ensure_future(here.send(request("kit.a")))
+    await desk.has(1)
+    here._host.told = lambda _frame: 1 // 0  # noqa: SLF001 - a mistake
+    assert network.host is not None
+    for member in network.host.router.members.values():
+        if not member.hosts:
+            member.put(wire.note(Frame.LOCATED, 1))
+    async with asyncio.timeout(TIMEOUT):
+        answer = await sending
+    assert answer.error.type.endswith("WorkerLost")
+    assert "ZeroDivisionError" in answer.error.message
+    await network.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
 from perdure import errors
@@ -85,6 +86,7 @@ class LinkTransport:
         connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         seconds = self._settings.connect
         self._running = asyncio.create_task(self._connection.run(connected))
+        self._running.add_done_callback(partial(self._broken, connected))
         if self._settings.address:
             self._looking = asyncio.create_task(self._door.look())
         self._deadlines.watch(
@@ -239,6 +241,15 @@ class LinkTransport:
     def _opened(self, link: Link) -> None:
         self._placed_no_more()
         self._host.renewed(link, lambda number: wire.announcement(self._presence, number))
+
+    def _broken(self, connected: asyncio.Future[None], running: asyncio.Task[None]) -> None:
+        """The connection is given up for good: by an error that nobody has thought of, or by a refusal."""
+        error = None if running.cancelled() else running.exception()
+        if not connected.done():
+            connected.set_exception(error or HostUnreachable("the connection to the host was given up"))
+        if error is not None:
+            self._host.closed(WorkerLost(f"the connection to the host failed: {error!r}"))
+            self._lost()
 
     def _lost(self) -> None:
         self._placed_no_more()

@@ -116,16 +116,19 @@ class Reception(Generic[S]):
             return
         try:
             session, line = await self._greeted(carrier, data)
-            goodbye = await line.converse(lambda packet: self._arrived(session, packet))
         except ProtocolViolated as error:
             await _refuse(carrier, error)
             return
         except OSError:
             return  # gone before it was welcomed
-        if session.line is line:
-            session.line, session.since = None, self._clock.now()
-            if line.violated or (goodbye is not None and goodbye.reason == Goodbye.LEAVING):
-                self.end(session)
+        goodbye: Goodbye | None = None
+        try:
+            goodbye = await line.converse(lambda packet: self._arrived(session, packet))
+        finally:  # whatever ends it, also a carrier that cancels who serves it
+            if session.line is line:
+                session.line, session.since = None, self._clock.now()
+                if line.violated or (goodbye is not None and goodbye.reason == Goodbye.LEAVING):
+                    self.end(session)
 
     def end(self, session: S) -> None:
         """The session is over: its owner hears of it."""
