@@ -308,6 +308,18 @@ async def test_answers_to_nothing_are_ignored(bench: Bench):
         assert (await asking).error == ErrorInfo(type="Exception", message="first")
 
 
+async def test_what_is_no_message_ends_that_channel_only(bench: Bench):
+    desk = await bench.desk("reader")
+    async with bench.client("one", "clerk"), aio.insecure_channel(bench.listener.address) as channel:
+        stream: Any = channel.stream_stream("/agents.AgentRpc/OpenChannel")(metadata=(("client-id", "two"),))
+        async with asyncio.timeout(TIMEOUT):
+            await stream.write(b"\xff\xff\xff")
+            assert await stream.read() is aio.EOF
+            while len(bench.host.router.members) > 2:
+                await desk.transport.agents()
+        assert {each.type for each in await desk.transport.agents()} == {"clerk", "reader"}
+
+
 async def test_an_agent_without_a_key_is_an_error(bench: Bench):
     await bench.desk("reader")
     async with bench.client() as client:

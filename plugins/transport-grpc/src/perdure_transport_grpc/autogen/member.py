@@ -10,6 +10,7 @@ import asyncio
 import logging
 import secrets
 from collections import OrderedDict
+from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
@@ -190,17 +191,19 @@ class Member:
             self._begin(self._request(request), self._asking)
             return
         error = Overloaded(f"worker {self.name!r} waits for {limit} answers already: ask when some have come")
-        await self.outbox.put(translation.failing(ErrorInfo.of(error), request.request_id))
+        await self._reply(translation.failing(ErrorInfo.of(error), request.request_id))
 
     async def _request(self, request: pb.RpcRequest) -> None:
         number = request.request_id
         try:
-            answer = translation.answering(await self._answer(request), number)
-            await self.outbox.put(self._checked(answer))
-        except WorkerLost:
-            raise
+            answer = self._checked(translation.answering(await self._answer(request), number))
         except PerdureError as error:
-            await self.outbox.put(translation.failing(ErrorInfo.of(error), number))
+            answer = translation.failing(ErrorInfo.of(error), number)
+        await self._reply(answer)
+
+    async def _reply(self, message: pb.Message) -> None:
+        with suppress(WorkerLost):  # then nobody waits for it
+            await self.outbox.put(message)
 
     async def _answer(self, request: pb.RpcRequest) -> Envelope:
         """The host's answer to a worker's request. Raises ``PerdureError``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     Admit = Callable[[Iterable[tuple[str, str | bytes]], Mapping[str, Sequence[bytes]]], Principal]
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+_log = logging.getLogger("perdure.autogen")
 
 _SERVICE: Final = "agents.AgentRpc"
 _PATIENCE: Final = 10.0
@@ -141,6 +144,8 @@ class AutogenService:
         finally:
             reading.cancel()
             await asyncio.wait({reading})
+            if not reading.cancelled() and (error := reading.exception()) is not None:
+                _log.warning("worker %r was let go: %s: %s", member.name, type(error).__name__, error)
 
     async def _refuse(self, _messages: AsyncIterable[pb.Message], context: Context) -> None:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, _STATE)
