@@ -149,6 +149,24 @@ async def test_a_worker_that_stops_answers_what_came_directly(network: Network):
     assert (await here.send(request("kit.a", id="m3"))).error.type.endswith("Undeliverable")
 
 
+async def test_a_worker_that_stops_waits_for_what_it_asked_directly(network: Network):
+    desk = Desk("there")
+    await network.worker(desk, "kit.a", name="there", address="there:1")
+    here = await network.worker(Desk(), name="here", drain=TIMEOUT)
+    await here.send(request("kit.a"))
+    await connected(here)
+    desk.gate = asyncio.Event()
+    asking = asyncio.ensure_future(here.send(request("kit.a", id="m2")))
+    await desk.has(2)
+    stopping = asyncio.ensure_future(here.stop())
+    await asyncio.wait({stopping}, timeout=0.01)
+    assert not stopping.done()
+    desk.gate.set()
+    async with asyncio.timeout(TIMEOUT):
+        assert (await asking).kind == "reply"
+        await stopping
+
+
 async def test_cancelling_a_direct_request_cancels_its_handler(network: Network):
     cancelled = asyncio.Event()
     entered = asyncio.Event()

@@ -62,6 +62,8 @@ class LinkTransport:
             self._ways = Ways(dial, clock, self._deadlines, self._handlers, lambda: self._connection.name)
         self._changed = asyncio.Event()
         self._handlers.ended = self._host.ended = self._changed.set
+        if self._ways is not None:
+            self._ways.ended = self._changed.set
         self._running: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
 
@@ -186,7 +188,8 @@ class LinkTransport:
         """Return when all that was accepted is done, and the host has all that is for it."""
         if self._presence != Presence():
             self._host.put(wire.announcement(Presence(), 0))  # new ones go elsewhere
-        await self._until(lambda: self._handlers.idle and self._host.idle)
+        ways = self._ways
+        await self._until(lambda: self._handlers.idle and self._host.idle and (ways is None or ways.idle))
 
     async def _until(self, reached: Callable[[], bool]) -> None:
         while not reached():

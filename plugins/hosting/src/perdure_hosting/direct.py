@@ -177,12 +177,14 @@ class Ways:
 
     Attributes:
         published: How many publications were sent.
+        ended: Called whenever a wait may have ended.
     """
 
     def __init__(
         self, dial: Dial, clock: Clock, deadlines: Deadlines, handlers: Handlers, me: Callable[[], str]
     ) -> None:
         self.published: int = 0
+        self.ended: Callable[[], None] = _nothing
         self._dial = dial
         self._clock = clock
         self._deadlines = deadlines
@@ -235,7 +237,7 @@ class Ways:
         route.worker, route.until = located.worker, self._clock.now() + located.valid
         if located.worker not in self._peers and self._barred.get(located.worker, 0.0) <= self._clock.now():
             peer = Peer(f"worker {located.worker!r}", self._clock, self._deadlines, self._handlers, patience=_PATIENCE)
-            peer.ended = self._changed.set
+            peer.ended = self._heard
             self._peers[located.worker] = peer
             connection = Connection(peer, self._dial, self._clock, address=located.address)
             connection.me = Introduction(self._me(), ticket=located.ticket)
@@ -247,6 +249,11 @@ class Ways:
     def busy(self) -> bool:
         """Whether something that went directly may not have arrived yet."""
         return self._order.locked() or any(peer.unsure for peer in self._peers.values())
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits for an answer."""
+        return not any(peer.waits for peer in self._peers.values())
 
     async def settled(self) -> None:
         """Return when what went directly has arrived, or its way is lost. Who waits here goes on in order."""
@@ -283,7 +290,11 @@ class Ways:
                 self._barred = {name: until for name, until in self._barred.items() if until > now}
                 self._barred[worker] = now + _BARRED
             peer.lost()
-            self._changed.set()
+            self._heard()
+
+    def _heard(self) -> None:
+        self._changed.set()
+        self.ended()
 
 
 async def directly(peer: Peer, envelope: Envelope, until: float | None) -> Frame | None:
@@ -292,3 +303,7 @@ async def directly(peer: Peer, envelope: Envelope, until: float | None) -> Frame
         return None
     answer = await peer.ask(envelope, until=until)
     return None if answer is None or answer.kind == Frame.MOVED else answer
+
+
+def _nothing() -> None:
+    pass

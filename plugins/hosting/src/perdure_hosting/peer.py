@@ -95,6 +95,11 @@ class Peer:
         return self._open and self.line is not None
 
     @property
+    def waits(self) -> bool:
+        """Whether something was asked that has no answer yet."""
+        return bool(self._waiting or self._queue)
+
+    @property
     def unsure(self) -> bool:
         """Whether something was asked that may not have arrived yet."""
         return bool(self._waiting and self.link.held)
