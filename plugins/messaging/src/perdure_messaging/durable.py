@@ -194,7 +194,7 @@ class DurableTurn:
             await ctx.options(name="post", fingerprint="", returns=None, retry=_PATIENT).step(body)
 
     async def _post(self, envelope: Envelope) -> None:
-        await _unless_closing(self._office, self._office.carry_event(envelope))
+        await _unless_closing(self._office, partial(self._office.carry_event, envelope))
 
     async def _handle(self, start: Start, agent: Actor[Any], message: object, state: Any) -> Handled:
         """The step: the handler, with the agent as the last turn left it."""
@@ -264,7 +264,7 @@ class _Work:
             headers = with_ancestry(own.headers, self.ancestry)
             # Without the deadline of the message: it was accepted, and may be handled when nobody waits any more.
             request = Envelope(id_, "request", target, type_, message, ctx.address, headers)
-            return await _unless_closing(office, office.request(request))
+            return await _unless_closing(office, partial(office.request, request))
         headers = with_ancestry(own.headers, ())
         sent = await office.outgoing(Envelope(id_, "event", target, type_, message, ctx.address, headers, topic=topic))
         if sent is not None:
@@ -446,13 +446,14 @@ async def submitted(runtime: Runtime, start: Start) -> Accepted:
         handling.reset(token)
 
 
-async def _unless_closing(office: Office, carrying: Awaitable[Any]) -> Any:
+async def _unless_closing(office: Office, carry: Callable[[], Awaitable[Any]]) -> Any:
     """What a message comes to; but a runtime that closes must fail no turn: it waits to be given up, and runs again."""
-    try:
-        return await carrying
-    except Exception:
-        if not office.closing:
-            raise
+    if not office.closing:
+        try:
+            return await carry()
+        except Exception:
+            if not office.closing:
+                raise
     return await asyncio.get_running_loop().create_future()
 
 
