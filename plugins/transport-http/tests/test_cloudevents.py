@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import random
 from base64 import b64encode
-from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from perdure.errors import InvalidInput, PayloadTooLarge, UsageError
+from perdure.errors import InvalidInput, PayloadTooLarge
+from perdure_transport_http import fuzz
 from perdure_transport_http.cloudevents import (
     Event,
     MediaUnsupported,
@@ -185,17 +184,15 @@ def test_what_is_written_is_read_again(content: str):
 
 
 def test_whatever_comes_is_an_event_or_a_typed_error():
-    dice = random.Random(7)  # noqa: S311 - a test's dice
-    good = json.dumps({**ATTRIBUTES, "data": {"n": 1}, "subject": "x"}).encode()
-    for _ in range(500):
-        body = bytearray(good)
-        for _ in range(dice.randint(1, 4)):
-            place = dice.randrange(len(body))
-            body[place : place + dice.randint(0, 3)] = dice.randbytes(dice.randint(0, 3))
-        with suppress(UsageError):
-            event = from_structured(bytes(body))
-            as_binary(event)
-            as_structured(event)
-        value = bytes(body[:60]).decode("latin-1")
-        with suppress(UsageError):
-            binary(ce_subject=value)
+    assert sum(fuzz.attack(seed) for seed in range(20)) > 200
+
+
+def test_the_fuzzer_runs_for_the_time_it_is_given(capsys: pytest.CaptureFixture[str]):
+    assert fuzz.main(["--seconds", "0", "--seed", "7"]) == 0
+    assert capsys.readouterr().out.startswith("1 rounds")
+
+
+def test_the_fuzzer_finds_what_is_not_the_same_again(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fuzz, "as_structured", lambda event: as_structured(event._replace(id="another")))
+    with pytest.raises(AssertionError, match="another one after it was written in the structured mode"):
+        fuzz.attack(0)

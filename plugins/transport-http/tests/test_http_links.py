@@ -176,6 +176,8 @@ async def test_a_host_that_nobody_vouches_for_is_not_joined(tmp_path: Path):
                 await worker.start(Office({}))
             await worker.stop()
         worker = await hosted.joined(Office({}), authority=made.authority, certificate=made.client)
+        [session] = hosted.host.reception.sessions.values()
+        assert session.principal.name == "worker@example.test"
         await worker.stop()
 
 

@@ -152,8 +152,8 @@ def _texts(attributes: dict[str, Any], where: str) -> dict[str, str]:
         raise InvalidInput(msg)
     texts: dict[str, str] = {}
     for name, value in attributes.items():
-        if not _NAME.fullmatch(name):
-            msg = f"the attribute {name[:80]!r} in {where} has no name: expected up to 64 of a-z and 0-9"
+        if not _NAME.fullmatch(name) or name == "data":
+            msg = f"the attribute {name[:80]!r} in {where} has no name: expected up to 64 of a-z and 0-9, not 'data'"
             raise InvalidInput(msg)
         text = str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, int) else value
         if not isinstance(text, str) or len(text) > _LONGEST or _CONTROLS.search(text):

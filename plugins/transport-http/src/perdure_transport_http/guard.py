@@ -6,7 +6,7 @@ both, and on the loopback, too, it runs code of strangers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -42,6 +42,7 @@ class Guard:
     def __init__(self, settings: ServerSettings) -> None:
         bind, _ = address_of(settings.bind)
         self._access = Access(settings.tokens)
+        self._open = self._access.open
         check_exposure(
             bind,
             encrypted=settings.certificate is not None,
@@ -73,9 +74,10 @@ class Guard:
             msg = f"pages of {origin!r} may not call this host: add that to its setting 'origins' if they should"
             return problems.response(NotPermitted(msg))
         try:
-            request[PRINCIPAL] = self._access.principal(_token_of(request))
+            principal = self._access.principal(_token_of(request))
         except NotPermitted as error:
             return problems.response(error, status=401, headers=_CHALLENGE)
+        request[PRINCIPAL] = principal._replace(name=_certified(request) or principal.name) if self._open else principal
         return await handler(request)
 
 
@@ -90,3 +92,11 @@ def _host_of(request: web.Request) -> str:
 def _token_of(request: web.Request) -> str | None:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
+
+
+def _certified(request: web.Request) -> str:
+    """The name in the certificate that TLS has verified; empty: none was asked for."""
+    shown: Any = request.get_extra_info("peercert") or {}
+    names = [value for part in shown.get("subject", ()) for key, value in part if key == "commonName"]
+    names += [value for _, value in shown.get("subjectAltName", ())]
+    return str(names[0]) if names else ""
