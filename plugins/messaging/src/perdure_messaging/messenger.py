@@ -292,7 +292,9 @@ class LocalMessenger:
 
         Here stands what most messages need and no more: a live message to a live agent that is free.
         """
-        slot, message, event = self._slots.get(envelope.target), envelope.payload, envelope.kind == "event"
+        slot = self._slots.get(envelope.target)  # pyright: ignore[reportArgumentType] - None has none
+        message: object = envelope.payload
+        event = envelope.kind == "event"
         if slot is None or slot.agent is None or slot.busy or not self._plain:
             return await self._deliver(envelope)
         method = (slot.actor.events if event else slot.actor.requests).get(type(message))
