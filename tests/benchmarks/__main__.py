@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tests.benchmarks import alone, contest, disk, messaging, parked, profiles, starting, stored, timers
+from tests.benchmarks import alone, contest, disk, hosted, messaging, parked, profiles, starting, stored, timers
 from tests.benchmarks.children import ChildFailed
 from tests.benchmarks.figures import SCALES, Figure, Scale, show
 
@@ -27,6 +27,7 @@ GROUPS: Final[dict[str, Callable[[Scale], Iterator[Figure]]]] = {
     "disk": disk.figures,
     "contest": contest.figures,
     "messaging": messaging.figures,
+    "hosted": hosted.figures,
     "alone": alone.sequential,
     "latency": alone.latency,
     "length": alone.length,
