@@ -82,7 +82,23 @@ async def test_a_host_with_a_strange_certificate_is_not_trusted(tmp_path: Path):
         assert network.host.workers() == []
 
 
-async def test_who_may_not_speak_perdure_is_told_apart_from_who_is_not_there():
+@pytest.mark.parametrize("shown", [True, False], ids=["with", "without"])
+async def test_who_has_a_certificate_reaches_a_worker_directly_and_others_go_through_the_host(
+    tmp_path: Path, shown: bool
+):
+    made = Certificates(tmp_path)
+    async with Network({"authority": made.authority}, **made.issue("127.0.0.1")) as network:
+        desk = Desk("there")
+        there = await network.worker(desk, "kit.a", listen="127.0.0.1:0", **made.issue("127.0.0.1"))
+        here = await network.worker(Desk(), **(made.issue("worker.example") if shown else {}))
+        assert there.address
+        async with asyncio.timeout(TIMEOUT):
+            for number in range(100):
+                assert (await here.send(request("kit.a", id=f"m{number}"))).type == "there"
+    assert [each.id for each in desk.delivered] == [f"m{n}" for n in range(100)]
+
+
+async def test_a_host_that_is_not_there_is_named():
     async with Network() as network:
         nowhere = network.make(host="127.0.0.1:1", connect=0.2)
         with pytest.raises(HostUnreachable, match=r"127\.0\.0\.1:1"):
