@@ -17,7 +17,7 @@ import pytest
 from .pages import DOCS, blocks, program
 
 PAGE = DOCS / "cloudevents.md"
-PATIENCE = 60
+PATIENCE = 100
 AT = "127.0.0.1:7380"
 
 
@@ -50,9 +50,10 @@ async def perdure(folder: Path, *words: str) -> AsyncIterator[Any]:
     try:
         async with asyncio.timeout(PATIENCE):
             line = await process.stdout.readline()
-            assert line, f"{words} has died"
-            yield json.loads(line)
-            process.send_signal(signal.SIGTERM)
+        assert line, f"{words} has died"
+        yield json.loads(line)
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(PATIENCE):
             assert await process.wait() == 0
     finally:
         if process.returncode is None:
@@ -60,6 +61,7 @@ async def perdure(folder: Path, *words: str) -> AsyncIterator[Any]:
             await process.wait()
 
 
+@pytest.mark.timeout(400)  # it starts a dozen processes, perhaps on a machine that has much else to do
 @pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl to call with")
 async def test_the_commands_of_the_page_print_what_it_says(tmp_path):
     (tmp_path / "shop.py").write_text(program(PAGE))
