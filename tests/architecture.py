@@ -434,9 +434,10 @@ def names_agree(root: Path) -> list[str]:
 
 def every_guest_comes_through_the_door(root: Path) -> list[str]:
     found = []
+    shared = {name for guest in guests(root) for name in guest.depends}
     for guest in guests(root):
-        if not guest.entry_points:
-            found.append(f"{guest.name} has no entry point in a group of Perdure")
+        if not guest.entry_points and guest.name not in shared:
+            found.append(f"{guest.name} has no entry point in a group of Perdure, and no plugin stands on it")
         names = {module.name for module in guest.modules}
         found += [
             f"{guest.name}: the entry point {group}: {name} = {target!r} is no module of the distribution"
