@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import pytest
+from google.protobuf import wrappers_pb2
 from pydantic import BaseModel
 
 from perdure import AgentId, Context
@@ -235,8 +236,7 @@ def test_names_of_composed_types_are_read_and_nothing_else(name: str, kind: Any)
 
 
 async def test_protobuf_messages_travel_as_such(house: Any):
-    wrappers = pytest.importorskip("google.protobuf.wrappers_pb2")
-    text, number = wrappers.StringValue, wrappers.Int64Value
+    text, number = wrappers_pb2.StringValue, wrappers_pb2.Int64Value
 
     async def count(message: Any, ctx: Context) -> Any:
         return number(value=len(message.value))
