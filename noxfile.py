@@ -22,6 +22,8 @@ PYTHONS = ("3.11", "3.12", "3.13")
 MEMBERS = sorted(
     path.parent for glob in ("core", "plugins/*", "contrib/*") for path in ROOT.glob(f"{glob}/pyproject.toml")
 )
+SLOW = ("tests/e2e", "tests/guarantees/test_bites.py", "plugins/transport-grpc/tests/test_autogen_workers.py")
+"""Tests of whole processes, and tests of tests: what they find does not depend on the interpreter."""
 PINS = re.compile(r"(?<=# pin: begin\n).*?(?=# pin: end\n)", re.DOTALL)
 
 nox.options.default_venv_backend = "uv"
@@ -49,9 +51,10 @@ def types(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run all tests on one interpreter, but for those that kill, stop and starve processes."""
+    """Run all tests on one interpreter, but for those of other sessions; those of whole processes on one alone."""
     _sync(session, "--all-packages")
-    session.run("pytest", "-n2", "--ignore=tests/chaos", *session.posargs)
+    elsewhere = ("tests/chaos", "tests/docs", *(SLOW if session.python != "3.12" else ()))
+    session.run("pytest", "-n2", *(f"--ignore={path}" for path in elsewhere), *session.posargs)
 
 
 @nox.session
@@ -65,7 +68,7 @@ def chaos(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Run the programs of the README and the pages."""
     _sync(session, "--all-packages")
-    session.run("pytest", "tests/docs", *session.posargs)
+    session.run("pytest", "-n2", "tests/docs", *session.posargs)
 
 
 @nox.session
