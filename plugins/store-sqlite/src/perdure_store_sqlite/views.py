@@ -56,21 +56,31 @@ class Views:
         """
         with self._lock:
             try:
-                if self._open is None:
-                    self._open = open_reader(self._path)
-                self._open.execute("BEGIN")
-                try:
-                    return look(self)
-                finally:
-                    self._open.execute("ROLLBACK")
-            except PerdureError:
-                raise
-            except (Damage, ValueError) as error:  # a column that is no JSON, or does not fit its type
-                msg = f"the store's file {str(self._path)!r} is damaged: {error}; restore it from a backup"
-                raise StoreUnusable(msg) from error
-            except Exception as error:
+                return self._look(look)
+            except (DataCorrupted, StoreUnusable) as error:
+                if not isinstance(error.__cause__, sqlite3.DatabaseError):
+                    raise
+                # SQLite says the same of a page that the system could not read just now.
                 self._let_go()
-                raise meaning(error, self._path) from error
+                return self._look(look)
+
+    def _look(self, look: Callable[[Views], T]) -> T:
+        try:
+            if self._open is None:
+                self._open = open_reader(self._path)
+            self._open.execute("BEGIN")
+            try:
+                return look(self)
+            finally:
+                self._open.execute("ROLLBACK")
+        except PerdureError:
+            raise
+        except (Damage, ValueError) as error:  # a column that is no JSON, or does not fit its type
+            msg = f"the store's file {str(self._path)!r} is damaged: {error}; restore it from a backup"
+            raise StoreUnusable(msg) from error
+        except Exception as error:
+            self._let_go()
+            raise meaning(error, self._path) from error
 
     def close(self) -> None:
         """Let go of the file."""
