@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from perdure.ports import DurableStore, Model, StepInfo
 
 _PATIENCE = 30.0  # seconds of real time after which a test has gone wrong
-_STILL = 100  # moments without anything that moves, after which nothing will
+_STILL = 1000  # moments without anything that moves, after which nothing will: a loaded disk may take its time
 
 
 class _Bodies:
@@ -179,8 +179,11 @@ async def _moment() -> None:
     """Two milliseconds of real time."""
     loop = asyncio.get_running_loop()
     future = loop.create_future()
-    loop.call_later(0.002, future.set_result, None)
-    await future
+    handle = loop.call_later(0.002, future.set_result, None)
+    try:
+        await future
+    finally:
+        handle.cancel()
 
 
 @asynccontextmanager
