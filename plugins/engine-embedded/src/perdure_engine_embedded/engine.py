@@ -497,8 +497,7 @@ class EmbeddedEngine:
                 self._reopen(live)
                 return None
             else:
-                if self._patience.tried:
-                    self._patience.over()
+                self._patience.over()
                 return list(claims)
 
     def _reopen(self, live: Live) -> None:

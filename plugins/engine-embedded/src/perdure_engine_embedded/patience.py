@@ -29,11 +29,6 @@ class Patience:
         self._next: asyncio.TimerHandle | None = None
         self._began: float | None = None
 
-    @property
-    def tried(self) -> bool:
-        """Whether somebody waits, or has just waited."""
-        return self._began is not None
-
     async def wait(self, error: StoreUnavailable) -> None:
         """Return when it is worth another try."""
         loop = asyncio.get_running_loop()
