@@ -1,14 +1,12 @@
-"""The one thread that reads: it looks at whatever is asked for, and hands the answers back together.
-
-A pool of one thread would do, but for the cost: to be handed looks one by one costs more than most of them.
-"""
+"""The one thread that reads: it looks at whatever is asked for, and hands the answers back together."""
 
 from __future__ import annotations
 
-from contextlib import suppress
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from perdure_store_sqlite.queues import gathered
 
 if TYPE_CHECKING:
     import asyncio
@@ -63,22 +61,8 @@ class Reader:
         self._views.close()
 
     def _work(self) -> None:
-        while looks := self._next():
+        while looks := gathered(self._looks, most=_TOGETHER):
             self._deliver([self._seen(look) for look in looks])
-
-    def _next(self) -> list[Look]:
-        """What waits, some of it; nothing at the end."""
-        looks: list[Look] = []
-        look = self._looks.get()
-        with suppress(Empty):
-            while look is not None:
-                looks.append(look)
-                if len(looks) == _TOGETHER:
-                    return looks
-                look = self._looks.get_nowait()
-            if looks:
-                self._looks.put(None)
-        return looks
 
     def _seen(self, look: Look) -> Seen:
         try:

@@ -273,26 +273,24 @@ class SqliteStore:
 
     def _deliver(self, outcomes: list[Outcome], *, tell: bool = False) -> None:
         """Called by the writer's thread, once for each transaction."""
-        if self._loop is not None:
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                self._loop.call_soon_threadsafe(self._settle, outcomes, tell)
+        self._hand_back(self._settle, outcomes, tell)
 
     def _show(self, seen: list[Seen]) -> None:
         """Called by the reader's thread."""
+        self._hand_back(_answer, seen)
+
+    def _hand_back(self, settle: Callable[..., None], *args: Any) -> None:
         if self._loop is not None:
-            with suppress(RuntimeError):  # as above
-                self._loop.call_soon_threadsafe(_answer, seen)
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(settle, *args)
 
     def _settle(self, outcomes: list[Outcome], tell: bool) -> None:  # noqa: FBT001 - the loop passes by position only
         self._crowded = len(outcomes) > 1
         for (call, _, future), result, error in outcomes:
-            if future.cancelled():
-                if error is None:
-                    self._take_back(call, result)
+            if not future.cancelled():
+                _resolve(future, result, error)
             elif error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
+                self._take_back(call, result)
         if tell:
             self._tell()
 
@@ -324,9 +322,12 @@ class SqliteStore:
 
 def _answer(seen: list[Seen]) -> None:
     for future, result, error in seen:
-        if future.cancelled():
-            continue
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
+        if not future.cancelled():
+            _resolve(future, result, error)
+
+
+def _resolve(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)

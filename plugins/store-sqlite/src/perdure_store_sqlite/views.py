@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import suppress
-from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
 
 from perdure.errors import DataCorrupted, NewerJournal, PerdureError, StoreUnusable, UnknownName
@@ -44,7 +43,6 @@ class Views:
 
     def __init__(self, path: Path, *, connection: sqlite3.Connection | None = None) -> None:
         self._path = path
-        self._lock = Lock()
         self._open = connection
 
     def read(self, look: Callable[[Views], T]) -> T:
@@ -54,15 +52,14 @@ class Views:
             StoreUnusable: The file is damaged.
             StoreUnavailable: It cannot be read now.
         """
-        with self._lock:
-            try:
-                return self._look(look)
-            except (DataCorrupted, StoreUnusable) as error:
-                if not isinstance(error.__cause__, sqlite3.DatabaseError):
-                    raise
-                # SQLite says the same of a page that the system could not read just now.
-                self._let_go()
-                return self._look(look)
+        try:
+            return self._look(look)
+        except (DataCorrupted, StoreUnusable) as error:
+            if not isinstance(error.__cause__, sqlite3.DatabaseError):
+                raise
+            # SQLite says the same of a page that the system could not read just now.
+            self.close()
+            return self._look(look)
 
     def _look(self, look: Callable[[Views], T]) -> T:
         try:
@@ -79,16 +76,11 @@ class Views:
             msg = f"the store's file {str(self._path)!r} is damaged: {error}; restore it from a backup"
             raise StoreUnusable(msg) from error
         except Exception as error:
-            self._let_go()
+            self.close()  # what failed is not gone on with
             raise meaning(error, self._path) from error
 
     def close(self) -> None:
-        """Let go of the file."""
-        with self._lock:
-            self._let_go()
-
-    def _let_go(self) -> None:
-        """What failed is not gone on with: the next look opens the file anew."""
+        """Let go of the file; the next look opens it anew."""
         with suppress(sqlite3.Error):
             if self._open is not None:
                 self._open.close()

@@ -10,7 +10,7 @@ import sqlite3
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -28,6 +28,7 @@ from perdure.errors import (
 from perdure.messages import Commit
 from perdure_store_sqlite.driver import Driver, ProcessLock
 from perdure_store_sqlite.ledger import Ledger
+from perdure_store_sqlite.queues import gathered
 from perdure_store_sqlite.schema import APPLICATION_ID, is_full, is_io, meaning, open_writer, patiently
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ class Writer:
     # -- the thread -------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        batch = self._next(None)
+        batch = gathered(self._jobs)
         while batch is not None:
             try:
                 self._open()
@@ -207,7 +208,7 @@ class Writer:
             except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait
                 refusal = meaning(error, self._options.path)
                 self._shared.deliver([Outcome(job, error=refusal) for job in batch])
-            batch = self._next(None)
+            batch = gathered(self._jobs)
         else:
             return
         try:
@@ -221,7 +222,7 @@ class Writer:
                     self._look_about(idle=not batch)
                 except Exception as error:  # noqa: BLE001 - nobody waits for this; what failed is tried again
                     self._broken = self._broken or is_io(error)
-                batch = self._next(self._patience())
+                batch = gathered(self._jobs, timeout=self._patience())
         finally:
             self._close()
 
@@ -240,21 +241,6 @@ class Writer:
         self._connection.close()
         self._waiting.close()
         self._driving.close()
-
-    def _next(self, timeout: float | None) -> list[Job] | None:
-        """All that waits; empty when it is time to look about; ``None`` at the end."""
-        try:
-            first = self._jobs.get(timeout=timeout)
-        except Empty:
-            return []
-        if first is None:
-            return None
-        batch = [first]
-        with suppress(Empty):
-            while (job := self._jobs.get_nowait()) is not None:
-                batch.append(job)
-            self._jobs.put(None)
-        return batch
 
     # -- transactions -----------------------------------------------------------------------------------------
 
