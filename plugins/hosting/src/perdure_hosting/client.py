@@ -86,17 +86,16 @@ class LinkTransport:
         self._state = "started"
         self._handlers.start(deliver)
         connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        seconds = self._settings.connect
         self._running = asyncio.create_task(self._connection.run(connected))
         self._running.add_done_callback(partial(self._broken, connected))
-        if self._settings.address:
+        if self._connection.me.address:
             self._looking = asyncio.create_task(self._door.look())
-        self._deadlines.watch(
-            connected,
-            self._clock.now() + seconds,
-            lambda: HostUnreachable(f"there was no connection to the host within {seconds} s: is it running?"),
-        )
+        self._deadlines.watch(connected, self._clock.now() + self._settings.connect, self._unreached)
         await connected
+
+    def listens(self, address: str) -> None:
+        """Others may dial this one there. To be said before ``start``, by what listens for ``accept``."""
+        self._connection.me = Introduction(self._settings.name, address)
 
     async def announce(self, presence: Presence) -> None:
         """Say what lives here. Raises ``NotPermitted``."""
@@ -253,6 +252,11 @@ class LinkTransport:
         if error is not None:
             self._host.closed(WorkerLost(f"the connection to the host failed: {error!r}"))
             self._lost()
+
+    def _unreached(self) -> HostUnreachable:
+        msg = f"there was no connection to the host within {self._settings.connect} s: is it running?"
+        failure = self._connection.failure
+        return HostUnreachable(f"{msg} The last attempt: {failure}" if failure else msg)
 
     def _lost(self) -> None:
         self._placed_no_more()

@@ -53,6 +53,7 @@ class Connection:
 
     Attributes:
         me: What is said in the hello.
+        failure: Why the last attempt to connect failed; empty if it did not.
         settings: What the other side has decided.
         opened: Called when a session begins, with its link: passes it on to the peer.
         lost: Called when a session is given up.
@@ -61,6 +62,7 @@ class Connection:
 
     def __init__(self, peer: Peer, dial: Dial, clock: Clock, *, address: str = "", retry: float = 0.05) -> None:
         self.me = Introduction()
+        self.failure: str = ""
         self.settings = SessionSettings()
         self.name: str = ""
         self.opened: Callable[[Link], None] = peer.renewed
@@ -86,10 +88,12 @@ class Connection:
             try:
                 line = await self._greet(await self._dial(self._address))
             except (OSError, ProtocolViolated, Refused, NotPermitted) as error:
+                self.failure = str(error) or repr(error)
                 if self._gives_up(error, connected, patience):
                     return
                 pause = min(2 * pause, _LONGEST_PAUSE) or self._retry
             else:
+                self.failure = ""
                 if connected is not None and not connected.done():
                     connected.set_result(None)
                 goodbye = await self._talk(line)

@@ -29,13 +29,9 @@ class Dialler:
 
     Args:
         settings: Where to, and how.
-
-    Attributes:
-        failure: Why the last attempt failed; empty if it did not.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.failure: str = ""
         self._settings = settings
         self._credentials = channel_credentials(settings) if settings.secure else None
         token = settings.token
@@ -53,10 +49,11 @@ class Dialler:
             async with asyncio.timeout(_PATIENCE):
                 carrier = await opened(channel, call, target)
         except BaseException as error:
-            self.failure = str(error) or f"{target!r} did not answer within {_PATIENCE} s"
             await channel.close()
+            if isinstance(error, TimeoutError):
+                msg = f"{target!r} did not answer within {_PATIENCE} s"
+                raise TimeoutError(msg) from error
             raise
-        self.failure = ""
         self._carriers = {each for each in self._carriers if not each.gone}
         self._carriers.add(carrier)
         return carrier

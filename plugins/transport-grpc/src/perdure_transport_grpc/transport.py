@@ -6,21 +6,16 @@ from typing import TYPE_CHECKING, Final
 
 from perdure_hosting import Principal
 from perdure_hosting.client import LinkTransport
-from perdure_hosting.errors import HostUnreachable
 from perdure_hosting.settings import SessionSettings
 from perdure_transport_grpc.dialling import Dialler
 from perdure_transport_grpc.server import Server
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from perdure.messages import Envelope, Presence, Whereabouts
     from perdure.ports import Clock, Deliver
-    from perdure_hosting import Carrier
     from perdure_transport_grpc.settings import Settings
 
 
-class GrpcTransport:
+class GrpcTransport(LinkTransport):
     """Carries messages through a host, and directly to other workers where they listen.
 
     Args:
@@ -33,16 +28,10 @@ class GrpcTransport:
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
         settings.check_exposure()
-        self._settings = settings
         self._dial = Dialler(settings)
-        self._clock = clock
-        self._link = LinkTransport(self._dial, clock, settings)
-        self._server: Server | None = None
-
-    @property
-    def serialises(self) -> bool:
-        """It does."""
-        return True
+        super().__init__(self._dial, clock, settings)
+        self._bind = settings.listen
+        self._server = Server(self.accept, _visitor, settings, max_frame=_LARGEST) if settings.listen else None
 
     @property
     def address(self) -> str:
@@ -57,45 +46,19 @@ class GrpcTransport:
             NotPermitted, Refused: The host does not take this worker.
             HostUnreachable: There was no host within the setting ``connect``.
         """
-        settings = self._settings
-        if settings.listen and self._server is None:
-            self._server = Server(self._accept, _visitor, settings, max_frame=_LARGEST)
-            await self._server.start(settings.listen)
-            here = settings.model_copy(update={"address": self._server.address})
-            self._link = LinkTransport(self._dial, self._clock, here)
-        try:
-            await self._link.start(deliver)
-        except HostUnreachable as error:
-            msg = f"{error} The last attempt: {self._dial.failure}" if self._dial.failure else str(error)
-            raise HostUnreachable(msg) from error
-
-    async def announce(self, presence: Presence) -> None:
-        """Say what lives here. Raises ``NotPermitted``."""
-        await self._link.announce(presence)
-
-    async def send(self, envelope: Envelope) -> Envelope:
-        """Carry a request; return its reply or error envelope. Raises as the port says."""
-        return await self._link.send(envelope)
-
-    async def publish(self, envelope: Envelope) -> None:
-        """Carry an event; return once the host has accepted it. Raises as the port says."""
-        await self._link.publish(envelope)
-
-    async def agents(self) -> Sequence[Whereabouts]:
-        """Which agent types live where, as the host sees it."""
-        return await self._link.agents()
+        if self._server is not None and not self.address:
+            await self._server.start(self._bind)
+            self.listens(self.address)
+        await super().start(deliver)
 
     async def stop(self) -> None:
         """Refuse what is new, let finish what was accepted for the setting ``drain``, then leave. Idempotent."""
         try:
-            await self._link.stop()
+            await super().stop()
         finally:
             await self._dial.close()
             if self._server is not None:
                 await self._server.stop()
-
-    def _accept(self, carrier: Carrier) -> None:
-        self._link.accept(carrier)  # which is made once it is known where this listens
 
 
 def _visitor(*_: object) -> Principal:

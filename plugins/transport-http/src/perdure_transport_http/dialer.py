@@ -11,12 +11,11 @@ from aiohttp import ClientError, ClientSession, ClientWSTimeout, WSServerHandsha
 from perdure.errors import InvalidSetting, NotPermitted
 from perdure_hosting.carrier import Principal
 from perdure_hosting.client import LinkTransport
-from perdure_hosting.errors import HostUnreachable
 from perdure_transport_http.carrier import GOODBYE, WebSocketCarrier
 from perdure_transport_http.settings import LINK, SECTION, SUBPROTOCOL
 
 if TYPE_CHECKING:
-    from perdure.ports import Clock, Deliver
+    from perdure.ports import Clock
     from perdure_transport_http.settings import Settings
 
 _timeout: Any = ClientWSTimeout  # it has no types that a checker sees
@@ -35,15 +34,11 @@ class Dialer:
     Args:
         settings: Of the worker.
 
-    Attributes:
-        failure: Why the last attempt failed; empty: it did not.
-
     Raises:
         InvalidSetting: A certificate cannot be read.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.failure: str = ""
         self._settings = settings
         self._tls = _context(settings) if settings.url.startswith("https:") else None
         self._session: ClientSession | None = None
@@ -59,12 +54,7 @@ class Dialer:
         if address:
             msg = f"{address!r} cannot be dialled: over HTTP, workers reach each other through their host only"
             raise ConnectionRefusedError(msg)
-        try:
-            carrier = await self._connected(self._settings.url)
-        except (OSError, NotPermitted) as error:
-            self.failure = str(error) or "it took too long"
-            raise
-        self.failure = ""
+        carrier = await self._connected(self._settings.url)
         self._carriers = {each for each in self._carriers if not each.gone} | {carrier}
         return carrier
 
@@ -84,6 +74,9 @@ class Dialer:
                 )
         except WSServerHandshakeError as error:
             raise _refusal(url, error.status) from error
+        except TimeoutError as error:
+            msg = f"{url!r} did not answer within {self._settings.handshake} s"
+            raise TimeoutError(msg) from error
         except ClientError as error:
             msg = f"there is no connection to {url!r}: {error}"
             raise ConnectionError(msg) from error
@@ -115,20 +108,6 @@ class HttpTransport(LinkTransport):
     def __init__(self, settings: Settings, clock: Clock) -> None:
         self._dialer = Dialer(settings)
         super().__init__(self._dialer, clock, settings)
-
-    async def start(self, deliver: Deliver) -> None:
-        """Connect to the host.
-
-        Raises:
-            UsageError: It was started before.
-            NotPermitted, Refused: The host does not take this worker.
-            HostUnreachable: There was no host within the setting ``connect``.
-        """
-        try:
-            await super().start(deliver)
-        except HostUnreachable as error:
-            msg = f"{error} The last attempt: {self._dialer.failure}" if self._dialer.failure else str(error)
-            raise HostUnreachable(msg) from error
 
     async def stop(self) -> None:
         """As the port says."""
