@@ -7,8 +7,14 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
-from perdure import errors
-from perdure.errors import NotEncodable, PayloadTooLarge, PerdureError, UsageError, WorkerLost
+from perdure.errors import (
+    DeadlineExceeded,
+    NotEncodable,
+    PayloadTooLarge,
+    PerdureError,
+    UsageError,
+    WorkerLost,
+)
 from perdure.messages import AgentId, Presence
 from perdure_hosting import wire
 from perdure_hosting.connection import Connection, Introduction
@@ -19,11 +25,12 @@ from perdure_hosting.handlers import Handlers, delivering
 from perdure_hosting.peer import Peer, late, named
 from perdure_hosting.settings import WorkerSettings
 from perdure_hosting.wire_pb2 import Frame
+from perdure_messaging.revival import revived
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from perdure.messages import Envelope, ErrorInfo, Whereabouts
+    from perdure.messages import Envelope, Whereabouts
     from perdure.ports import Clock, Deliver
     from perdure_hosting.carrier import Carrier, Dial
     from perdure_hosting.link import Link
@@ -105,7 +112,7 @@ class LinkTransport:
             pass  # again, in the next session
         if answer.kind == Frame.ERROR:
             self._present(Presence())
-            raise _revived(wire.error_of(answer))
+            raise _refusal(answer)
 
     async def send(self, envelope: Envelope) -> Envelope:
         """Carry a request; return its reply or error envelope. Raises as the port says."""
@@ -117,7 +124,7 @@ class LinkTransport:
             raise late(envelope)
         try:
             answer = await self._asked(envelope)
-        except (errors.DeadlineExceeded, NotEncodable, PayloadTooLarge):
+        except (DeadlineExceeded, NotEncodable, PayloadTooLarge):
             raise
         except PerdureError as error:
             return envelope.failed(error)
@@ -143,7 +150,7 @@ class LinkTransport:
         while (answer := await self._host.ask(envelope)) is None:
             pass  # nobody knows whether it had arrived: it goes again, and who has it knows it by its id
         if answer.kind == Frame.ERROR:
-            raise _revived(wire.error_of(answer))
+            raise _refusal(answer)
 
     async def agents(self) -> Sequence[Whereabouts]:
         """Which agent types live where, as the host sees it."""
@@ -283,10 +290,7 @@ async def _ended(tasks: set[asyncio.Task[None]]) -> None:
     await asyncio.wait(tasks)
 
 
-def _revived(error: ErrorInfo) -> PerdureError:
-    """What a host refused, as the class that it was."""
-    kind = getattr(errors, error.type.rpartition(".")[2], None)
-    if isinstance(kind, type) and issubclass(kind, PerdureError):
-        with suppress(TypeError):  # it takes more than a message
-            return kind(error.message)
-    return PerdureError(str(error))
+def _refusal(answer: Frame) -> PerdureError:
+    """What the host has refused with."""
+    error = wire.error_of(answer)
+    return revived(error) or PerdureError(str(error))

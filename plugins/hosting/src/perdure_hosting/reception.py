@@ -56,8 +56,7 @@ class Session:
     def put(self, raw: bytes, *, counted: bool = False) -> None:
         """Send it this frame."""
         self.link.put(raw, counted=counted)
-        if self.line is not None:
-            self.line.wake()
+        self.wake()
 
     def wake(self) -> None:
         """Its link has something to say."""

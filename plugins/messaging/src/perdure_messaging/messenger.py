@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
-from perdure import Agent, config, errors
+from perdure import Agent, config
 from perdure.direct import DirectContext
 from perdure.errors import (
     CallFailed,
@@ -36,6 +36,7 @@ from perdure_messaging.intake import Intake
 from perdure_messaging.interventions import passed, replied
 from perdure_messaging.letters import DeadLetters
 from perdure_messaging.message_types import type_name
+from perdure_messaging.revival import revived
 from perdure_messaging.settings import SECTION, Settings
 
 if TYPE_CHECKING:
@@ -535,13 +536,9 @@ def _busy(address: AgentId) -> SessionBusy:
 
 def _revived(target: str, error: ErrorInfo) -> PerdureError:
     """A remote error as the class it was, where that is one of Perdure's with a plain message."""
-    kind = getattr(errors, error.type.rpartition(".")[2], None) if error.type.startswith("perdure.errors.") else None
-    if isinstance(kind, type) and issubclass(kind, PerdureError):
-        try:
-            revived = kind(error.message)
-        except TypeError:  # it takes more than a message
-            return CallFailed(target, error)
-        if error.cause is not None:
-            revived.__cause__ = CallFailed(target, error.cause)
-        return revived
-    return CallFailed(target, error)
+    known = revived(error)
+    if known is None:
+        return CallFailed(target, error)
+    if error.cause is not None:
+        known.__cause__ = CallFailed(target, error.cause)
+    return known
