@@ -119,3 +119,12 @@ class Desk:
                 self.changed.clear()
                 await self.changed.wait()
         return self.delivered
+
+
+async def settled() -> None:
+    """Let every task run to where it waits."""
+    loop = asyncio.get_running_loop()
+    for _ in range(50):
+        future = loop.create_future()
+        loop.call_soon(future.set_result, None)
+        await future

@@ -21,17 +21,7 @@ from perdure_hosting.router import Member
 from perdure_hosting.settings import HostSettings
 from perdure_hosting.wire_pb2 import Frame
 
-from .hosting_network import TIMEOUT, Desk, Network, event, request
-
-
-async def settled() -> None:
-    """Let every task run to where it waits."""
-    loop = asyncio.get_running_loop()
-    for _ in range(50):
-        future = loop.create_future()
-        loop.call_soon(future.set_result, None)
-        await future
-
+from .hosting_network import TIMEOUT, Desk, Network, event, request, settled
 
 # -- carriers
 

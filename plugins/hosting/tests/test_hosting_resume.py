@@ -13,7 +13,7 @@ from perdure.errors import WorkerLost
 from perdure.messages import Subscription
 from perdure_hosting.carrier import MemoryCarrier
 
-from .hosting_network import TIMEOUT, Desk, Network, event, request
+from .hosting_network import TIMEOUT, Desk, Network, event, request, settled
 
 REQUESTS, EVENTS = 12, 12
 NEWS = (Subscription("s1", "kit.echo", "news"),)
@@ -154,25 +154,16 @@ async def test_a_session_is_kept_for_its_grace(grace: float):
     dialled = len(network.carriers)
     network.host = None  # nobody answers
     network.carriers[-1].cut()
-    await drained()
+    await settled()
     network.clock.advance(10)
-    await drained()
+    await settled()
     assert bool(host.workers()) == (grace > 10)
     network.host = host
     for _ in range(5):
         network.clock.advance(1)
-        await drained()
+        await settled()
     assert len(network.carriers) == dialled + 1
     (name,) = host.workers()
     assert (host.reception.sessions[name].resume == resume) == (grace > 10)
     assert [each.type for each in await worker.agents()] == ["kit.echo"]
     await network.stop()
-
-
-async def drained() -> None:
-    """Let every task run to where it waits."""
-    loop = asyncio.get_running_loop()
-    for _ in range(50):
-        future = loop.create_future()
-        loop.call_soon(future.set_result, None)
-        await future

@@ -17,7 +17,7 @@ from perdure_hosting.link import Link
 from perdure_hosting.settings import SessionSettings
 from perdure_hosting.wire_pb2 import Frame, Goodbye, Hello, Packet
 
-from .hosting_network import TIMEOUT, Desk, Network, event, presence, request
+from .hosting_network import TIMEOUT, Desk, Network, event, presence, request, settled
 
 
 @pytest.fixture
@@ -26,15 +26,6 @@ async def network() -> Any:
     await network.start()
     yield network
     await network.stop()
-
-
-async def settled() -> None:
-    """Let every task run to where it waits."""
-    loop = asyncio.get_running_loop()
-    for _ in range(50):
-        future = loop.create_future()
-        loop.call_soon(future.set_result, None)
-        await future
 
 
 def answer_type(answer: Envelope) -> str:
