@@ -5,22 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
-from contextlib import contextmanager, suppress
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import click
 
 from perdure import config, hookimpl
 from perdure.clock import SystemClock
 from perdure.errors import PluginMissing, UsageError
+from perdure_cli.stopping import stopped_by_signals
 from perdure_hosting.host import Host
 from perdure_transport_grpc.listening import GrpcListener, Listener
 from perdure_transport_grpc.settings import SECTION, ServerSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
 
 LISTENERS: Final = "perdure.listeners"
 """The group of entry points of what else a host may listen with."""
@@ -71,7 +67,7 @@ async def _serve(options: Options) -> None:
     listeners: list[Listener] = [GrpcListener(routing, clock, server)]
     if options.http is not None:
         listeners.append(_other("http")(routing, clock, settings.section("transport-http"), options.http))
-    with _stopped_by_signals() as stopped:
+    with stopped_by_signals() as stopped:
         await routing.start()
         started: list[Listener] = []
         try:
@@ -116,27 +112,3 @@ def _say(options: Options, event: dict[str, Any]) -> None:
             click.echo(f"host listens at {address}")
     else:
         click.echo(f"host is {event['state']}", err=True)
-
-
-@contextmanager
-def _stopped_by_signals() -> Generator[asyncio.Event]:
-    """The first SIGTERM or SIGINT sets the event; a second one ends the process."""
-    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
-    signals = (signal.SIGTERM, signal.SIGINT)
-
-    def release() -> None:
-        for each in signals:
-            with suppress(NotImplementedError):
-                loop.remove_signal_handler(each)
-
-    def stop() -> None:
-        release()
-        stopped.set()
-
-    for each in signals:
-        with suppress(NotImplementedError):  # Windows, where Ctrl-C interrupts at once
-            loop.add_signal_handler(each, stop)
-    try:
-        yield stopped
-    finally:
-        release()

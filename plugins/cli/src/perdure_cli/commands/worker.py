@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +13,10 @@ import click
 from perdure import hookimpl
 from perdure_cli.display import console, emit_line
 from perdure_cli.invocation import output_options, runtime_options
+from perdure_cli.stopping import stopped_by_signals
 from perdure_cli.times import SPAN
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from perdure_cli.invocation import Invocation
 
 
@@ -79,7 +76,7 @@ def worker(
 
 async def _work(invocation: Invocation, grace: float) -> None:
     async with invocation.open() as runtime:
-        with _stopped_by_signals() as stopped:
+        with stopped_by_signals() as stopped:
             if invocation.json:
                 emit_line({"worker": os.getpid(), "data": str(runtime.data), "state": "ready"})
             else:
@@ -90,30 +87,6 @@ async def _work(invocation: Invocation, grace: float) -> None:
             await runtime.engine.stop(grace=grace)
     if invocation.json:
         emit_line({"worker": os.getpid(), "state": "stopped"})
-
-
-@contextmanager
-def _stopped_by_signals() -> Generator[asyncio.Event]:
-    """The first SIGTERM or SIGINT sets the event; a second one ends the process."""
-    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
-    signals = (signal.SIGTERM, signal.SIGINT)
-
-    def release() -> None:
-        for each in signals:
-            with suppress(NotImplementedError):
-                loop.remove_signal_handler(each)
-
-    def stop() -> None:
-        release()
-        stopped.set()
-
-    for each in signals:
-        with suppress(NotImplementedError):  # Windows, where Ctrl-C interrupts at once
-            loop.add_signal_handler(each, stop)
-    try:
-        yield stopped
-    finally:
-        release()
 
 
 @hookimpl
