@@ -46,14 +46,14 @@ class RunsTurnsAtOnce(Broken):
 
 
 class WakesLate(Broken):
-    async def claim(self, worker, now, *, limit=256):
-        claims, due = await super().claim(worker, now - 1, limit=limit)
+    async def claim(self, worker, now, *, limit=256, targets=None):
+        claims, due = await super().claim(worker, now - 1, limit=limit, targets=targets)
         return claims, due
 
 
 class SaysNoTimer(Broken):
-    async def claim(self, worker, now, *, limit=256):
-        claims, _ = await super().claim(worker, now, limit=limit)
+    async def claim(self, worker, now, *, limit=256, targets=None):
+        claims, _ = await super().claim(worker, now, limit=limit, targets=targets)
         return claims, None
 
 

@@ -84,6 +84,10 @@ class Catalog:
         """
         return self._find(kind, self._declared[kind], name, within)
 
+    def targets(self) -> frozenset[str]:
+        """The qualified names of all workflows and agents."""
+        return frozenset([*self._declared["workflow"], *self._declared["agent"]])
+
     def target(self, callee: Callee, caller: str = "") -> str:
         """The qualified name of a declaration or reference, as code of ``caller`` means it."""
         own = caller.rpartition(".")[0]

@@ -102,7 +102,9 @@ class Store(Protocol):
         """
         ...
 
-    async def claim(self, worker: str, now: float, *, limit: int = 256) -> tuple[Sequence[Claim], float | None]:
+    async def claim(
+        self, worker: str, now: float, *, limit: int = 256, targets: frozenset[str] | None = None
+    ) -> tuple[Sequence[Claim], float | None]:
         """Take up to ``limit`` runs that have something to do; say when to look again (or ``None``).
 
         Takes runs that nobody holds and that are new, have unconsumed deliveries, or are due by ``now``; and runs
@@ -110,6 +112,10 @@ class Store(Protocol):
         returns again, with their new inbox, runs that the worker holds and that others delivered to or that came
         due. To look again is worth while when the next timer is due, or when the lease of another worker runs out
         that holds something to do. The first claim makes the worker known and starts its lease.
+
+        Takes runs of these ``targets`` only (``None``: of any), and says when to look again for them; earlier, perhaps.
+        Until the worker claims again, what ``accept`` and ``commit`` give it is of these targets, too. Other runs are
+        left, for whoever asks for them, with no cost to who does not; what the worker holds already, it keeps.
         """
         ...
 
@@ -170,11 +176,7 @@ class Query(Protocol):
         ...
 
     async def runs(
-        self,
-        which: RunFilter | None = None,
-        *,
-        before: str | None = None,
-        limit: int = 50,
+        self, which: RunFilter | None = None, *, before: str | None = None, limit: int = 50
     ) -> Sequence[RunView]:
         """Newest first; ``before`` is the last id of the page before. Without input, result and requests."""
         ...
@@ -540,6 +542,10 @@ class Programs(Protocol):
 
     def version(self, target: str) -> int:
         """The version that new runs begin with; 1 for what has none."""
+        ...
+
+    def targets(self) -> frozenset[str]:
+        """The qualified names of all workflows and agents that are here."""
         ...
 
     def target(self, callee: Callee, caller: str) -> str:

@@ -151,11 +151,7 @@ class Runtime:
     async def start(self, callee: Workflow[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Run[T]: ...
     @overload
     async def start(
-        self,
-        callee: Callable[[Context, *Ts], Coroutine[Any, Any, T]],
-        /,
-        *args: *Ts,
-        key: str | None = None,
+        self, callee: Callable[[Context, *Ts], Coroutine[Any, Any, T]], /, *args: *Ts, key: str | None = None
     ) -> Run[T]: ...
     @overload
     async def start(self, callee: WorkflowRef[..., T], /, *, key: str | None = None, **kwargs: Any) -> Run[T]: ...
@@ -186,11 +182,7 @@ class Runtime:
     async def call(self, callee: Workflow[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
     @overload
     async def call(
-        self,
-        callee: Callable[[Context, *Ts], Coroutine[Any, Any, T]],
-        /,
-        *args: *Ts,
-        key: str | None = None,
+        self, callee: Callable[[Context, *Ts], Coroutine[Any, Any, T]], /, *args: *Ts, key: str | None = None
     ) -> T: ...
     @overload
     async def call(

@@ -34,8 +34,8 @@ class Unfenced(MemoryStore):
         accepted, claims = await super().accept(items, worker=worker)
         return accepted, self._seen(worker, claims)
 
-    async def claim(self, worker, now, *, limit=256):
-        claims, wake = await super().claim(worker, now, limit=limit)
+    async def claim(self, worker, now, *, limit=256, targets=None):
+        claims, wake = await super().claim(worker, now, limit=limit, targets=targets)
         return self._seen(worker, claims), wake
 
     async def commit(self, commit: Commit, *, worker):
@@ -80,8 +80,8 @@ class Jumbled(MemoryStore):
 class Timeless(MemoryStore):
     """Tells nobody when a timer is due."""
 
-    async def claim(self, worker, now, *, limit=256):
-        claims, _ = await super().claim(worker, now, limit=limit)
+    async def claim(self, worker, now, *, limit=256, targets=None):
+        claims, _ = await super().claim(worker, now, limit=limit, targets=targets)
         return claims, None
 
 

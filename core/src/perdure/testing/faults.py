@@ -57,9 +57,11 @@ class _Passage:
         """An effect."""
         return await self._effect("accept", lambda: self.inner.accept(items, worker=worker))
 
-    async def claim(self, worker: str, now: float, *, limit: int = 256) -> tuple[Sequence[Claim], float | None]:
+    async def claim(
+        self, worker: str, now: float, *, limit: int = 256, targets: frozenset[str] | None = None
+    ) -> tuple[Sequence[Claim], float | None]:
         """An effect."""
-        return await self._effect("claim", lambda: self.inner.claim(worker, now, limit=limit))
+        return await self._effect("claim", lambda: self.inner.claim(worker, now, limit=limit, targets=targets))
 
     async def commit(self, commit: Commit, *, worker: str) -> Sequence[Claim]:
         """An effect."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from perdure.errors import CommitConflict, DataCorrupted, LeaseLost, RunActive
 from perdure.messages import Accepted, AgentId, Claim, Commit, Delivery, Entry, Loaded, Reported, RunFilter, Start
-from perdure.testing.agenda import Agenda, Desk
+from perdure.testing.agenda import Agenda, Desk, take
 from perdure.testing.ledger import Ledger, Touched
 from perdure.testing.records import shown
 
@@ -41,6 +41,7 @@ class MemoryStore:
         self._agenda = Agenda()
         self._ticks: dict[str, float] = {}
         self._killed: set[str] = set()
+        self._targets: dict[str, frozenset[str]] = {}
         self._counter = 0
         self._waiters: list[asyncio.Future[None]] = []
 
@@ -58,16 +59,19 @@ class MemoryStore:
             self._notify()
         return accepted, claims
 
-    async def claim(self, worker: str, now: float, *, limit: int = 256) -> tuple[Sequence[Claim], float | None]:
+    async def claim(
+        self, worker: str, now: float, *, limit: int = 256, targets: frozenset[str] | None = None
+    ) -> tuple[Sequence[Claim], float | None]:
         """See ``ports.Store.claim``."""
         if worker in self._killed:
             return (), None
         self._ticks[worker] = max(now, self._clock.now())
+        self._ask(worker, targets)
         orphaned = [desk for name, desk in self._agenda.others(worker) if not self._alive(name)]
-        free, own = self._agenda.desk(None), self._agenda.desk(worker)
+        free, own = self._agenda.free(targets), self._agenda.desk(worker)
         claims = [self._hold(run, worker, now) for run in self._news(own, now)]
-        claims += [self._hold(run, worker, now) for run in islice(self._work(free, orphaned, now), limit)]
-        looks = [desk.next_due() for desk in (free, own, *orphaned)] + self._leases(worker, now)
+        claims += [self._hold(run, worker, now) for run in islice(self._work(worker, free, orphaned, now), limit)]
+        looks = [desk.next_due() for desk in (*free, own)] + self._leases(worker, now)
         return claims, min((when for when in looks if when is not None), default=None)
 
     async def load(self, run: str) -> Loaded:
@@ -169,6 +173,8 @@ class MemoryStore:
             alive = self._alive(name)
             ends = self._ticks[name] + self._lease if alive else now
             for run in desk.held.values():
+                if not self._wanted(run, worker):
+                    continue
                 if not run.has_work(now):
                     looks += [] if run.wake_at is None else [max(ends, run.wake_at)]
                 elif alive:
@@ -179,9 +185,23 @@ class MemoryStore:
         """Whether it is this turn's turn."""
         return run.session is None or run in self._ledger.sessions[run.session].front(now)
 
+    def _ask(self, worker: str, targets: frozenset[str] | None) -> None:
+        """From here on the worker takes these."""
+        self._targets.pop(worker, None)
+        if targets is not None:
+            self._targets[worker] = targets
+
+    def _wanted(self, run: Run, worker: str) -> bool:
+        """Whether the worker takes such a run."""
+        targets = self._targets.get(worker)
+        return targets is None or run.start.target in targets
+
     def _claimable(self, run: Run, now: float) -> bool:
         free = run.holder is None or not self._alive(run.holder)
         return free and run.has_work(now) and self._first(run, now)
+
+    def _may_have(self, run: Run, worker: str, now: float) -> bool:
+        return self._wanted(run, worker) and self._claimable(run, now)
 
     @staticmethod
     def _news(own: Desk, now: float) -> Iterator[Run]:
@@ -192,17 +212,17 @@ class MemoryStore:
             elif run.told_due != run.wake_at:
                 own.arm(run)
 
-    def _work(self, free: Desk, orphaned: Sequence[Desk], now: float) -> Iterator[Run]:
+    def _work(self, worker: str, free: Sequence[Desk], orphaned: Sequence[Desk], now: float) -> Iterator[Run]:
         """What a worker may take besides; each run must be held, or nothing more be asked for."""
-        while (run := free.take(now)) is not None:
+        while (run := take(free, now)) is not None:
             # A turn that others hold up is put on the desk again when they end.
             if self._claimable(run, now):
                 yield run
             elif not run.due(now):
-                free.arm(run)
+                self._agenda.arm(run)
         for desk in orphaned:
             for run in tuple(desk.held.values()):
-                if self._claimable(run, now):
+                if self._may_have(run, worker, now):
                     yield run
 
     def _hold(self, run: Run, worker: str, now: float) -> Claim:
@@ -229,7 +249,7 @@ class MemoryStore:
         for run in touched:
             if run.finished:
                 continue
-            if worker is not None and (run.holder == worker or self._claimable(run, now)):
+            if worker is not None and (run.holder == worker or self._may_have(run, worker, now)):
                 claims.append(self._hold(run, worker, now))
             else:
                 self._agenda.put(run)

@@ -35,8 +35,10 @@ class CodedStore:
         accepted, claims = await self._store.accept([self._item(item) for item in items], worker=worker)
         return accepted, [self._claim(claim) for claim in claims]
 
-    async def claim(self, worker: str, now: float, *, limit: int = 256) -> tuple[Sequence[Claim], float | None]:
-        claims, wake = await self._store.claim(worker, now, limit=limit)
+    async def claim(
+        self, worker: str, now: float, *, limit: int = 256, targets: frozenset[str] | None = None
+    ) -> tuple[Sequence[Claim], float | None]:
+        claims, wake = await self._store.claim(worker, now, limit=limit, targets=targets)
         return [self._claim(claim) for claim in claims], wake
 
     async def load(self, run: str) -> Loaded:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from heapq import merge
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,13 +19,17 @@ from perdure_store_sqlite.schema import is_damage
 from perdure_store_sqlite.sums import Damage, entry_sum
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from perdure.messages import Delivery, Entry, Start
     from perdure_store_sqlite.driver import Driver
 
 _NOTHING: Final = ((), (), (), (), (), (), None)
 """``consumed`` to ``state`` of a commit that only appends entries."""
+_FEW: Final = 64
+"""Timers of targets that are not asked for, which a claim looks at again and again."""
+_MANY: Final = 2_000
+"""The same, which one transaction gets out of the way."""
 
 
 @dataclass(slots=True)
@@ -63,11 +68,18 @@ class Holding:
     Args:
         connection: The writer's, in a transaction whenever a method is called.
         driver: Whether and under which epoch this process drives.
-        alive: Whether a worker of this process is.
+        left: For how many seconds more a worker of this process counts as alive; none, if it is dead.
+        targets: What each worker takes, if it does not take all.
     """
 
-    def __init__(self, connection: sqlite3.Connection, driver: Driver, alive: Callable[[str], bool]) -> None:
-        self._connection, self._driver, self._alive = connection, driver, alive
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        driver: Driver,
+        left: Callable[[str], float],
+        targets: Mapping[str, frozenset[str]],
+    ) -> None:
+        self._connection, self._driver, self._left, self._targets = connection, driver, left, targets
         self._held: dict[str, Held] = {}
         self._before: dict[str, Held | None] = {}
         self._rows: list[tuple[Any, ...]] = []
@@ -155,18 +167,17 @@ class Holding:
         """See ``ports.Store.claim``; nothing for a process that does not drive."""
         if self._driver.epoch is None:
             return (), None
-        self._orphan(worker)
+        targets = self._targets.get(worker)
+        lease = self._orphan(worker, targets, now)
         self._connection.execute(sql.BECOME_DUE, (now, limit))
         news = self._hold_all(self._news(worker, now), worker, now)
-        untold = (row for row in self._connection.execute(sql.UNTOLD) if row[1] not in self._held)
-        claims = self._hold_all(list(islice(untold, limit)), worker, now)
+        claims = self._hold_all(self._untold(targets, limit), worker, now)
         room = limit - len(claims)
-        due = (row for row in self._connection.execute(sql.DUE, (now,)) if row[1] not in self._held)
-        timers = list(islice(due, room + 1))
-        claims = news + claims + self._hold_all(timers[:room], worker, now)
-        if len(timers) > room or self._connection.execute(sql.LATE, (now,)).fetchone():
+        timers, more = self._due(targets, now, room)
+        claims = news + claims + self._hold_all(timers, worker, now)
+        if more or self._connection.execute(sql.LATE, (now,)).fetchone():
             return claims, now
-        return claims, self._connection.execute(sql.LATER, (now,)).fetchone()[0]
+        return claims, min((when for when in (self._later(targets, now), lease) if when is not None), default=None)
 
     def woken(self, touched: dict[str, int], worker: str | None, now: float) -> Sequence[Claim]:
         """Claims on those of these runs that have something to do and that the worker may have."""
@@ -195,12 +206,17 @@ class Holding:
             held.told_due = False
             self._mark(held.id, "live = 1")
 
-    def _orphan(self, worker: str) -> None:
-        """Let go of what dead workers of this process hold; it counts as their runs' doing."""
-        held = {run: item for run, item in self._held.items() if item.worker != worker}
-        dead = {name for name in {item.worker for item in held.values()} if not self._alive(name)}
-        for run in [run for run, item in held.items() if item.worker in dead]:
+    def _orphan(self, worker: str, targets: frozenset[str] | None, now: float) -> float | None:
+        """Let go of what dead workers of this process hold; it counts as their runs' doing. When the next one may die.
+
+        What the one who asks does not take stays as it is: whoever held it may live again.
+        """
+        others = {run: item for run, item in self._held.items() if item.worker != worker}
+        wanted = {run: item for run, item in others.items() if targets is None or item.start.target in targets}
+        left = {name: self._left(name) for name in {item.worker for item in wanted.values()}}
+        for run in [run for run, item in wanted.items() if left[item.worker] <= 0]:
             self._let_go(run, takeovers=1)
+        return min((now + seconds for seconds in left.values() if seconds > 0), default=None)
 
     def _let_go(self, run: str, *, takeovers: int) -> None:
         held = self._held[run]
@@ -217,17 +233,60 @@ class Holding:
                 news[run] = held.id
         return [(id, run) for run, id in news.items()]
 
+    def _untold(self, targets: frozenset[str] | None, limit: int) -> list[tuple[int, str]]:
+        """Runs that have something to do, the oldest first: of all, or of each target, merged."""
+        if targets is None:
+            rows = self._connection.execute(sql.UNTOLD)
+        else:
+            rows = merge(*(self._connection.execute(sql.UNTOLD_OF, (target,)) for target in targets))
+        return list(islice((row for row in rows if row[1] not in self._held), limit))
+
+    def _due(self, targets: frozenset[str] | None, now: float, room: int) -> tuple[list[tuple[int, str]], bool]:
+        """So many runs whose timer is due, and whether there may be more. Those of other targets are put aside."""
+        found: list[tuple[int, str]] = []
+        others: list[tuple[int, str]] = []
+        more = False
+        for id, run, target in self._connection.execute(sql.DUE, (now,)):
+            if run in self._held:
+                continue
+            wanted = targets is None or target in targets
+            more = len(found) == room if wanted else len(others) == _MANY
+            if more:
+                break
+            (found if wanted else others).append((id, run))
+        if len(others) > _FEW:
+            self._connection.executemany(sql.RING, [(id,) for id, _ in others])
+        return found, more
+
+    def _later(self, targets: frozenset[str] | None, now: float) -> float | None:
+        """When the next timer is due; or some time before, if many come before it that the worker does not take."""
+        if targets is None:
+            return self._connection.execute(sql.LATER, (now,)).fetchone()[0]
+        timers = self._connection.execute(sql.NEXT, (now, _FEW)).fetchall()
+        wanted = [when for when, target in timers if target in targets]
+        return next(iter(wanted), timers[-1][0] if len(timers) == _FEW else None)
+
+    def _takes(self, worker: str, target: str) -> bool:
+        targets = self._targets.get(worker)
+        return targets is None or target in targets
+
     def _offer(self, run: str, id: int, worker: str | None, now: float) -> Claim | None:
         """Claim the run for the worker if it has something to do and nobody else has it; else mark it for others."""
         held = self._held.get(run)
-        if held is not None and held.worker != worker and not self._alive(held.worker):
+        if held is not None and held.worker != worker and self._left(held.worker) <= 0:
             self._let_go(run, takeovers=1)
             held = None
-        if run in self.fresh and worker is not None and self._driver.epoch is not None:
-            return self._hold_fresh(self.fresh[run], id, worker)
-        if held is None and self._connection.execute(sql.CLAIMABLE, (id, now)).fetchone() is None:
-            self._mark(id, "held IS NOT NULL")
-            return None
+        if worker is not None and self._driver.epoch is not None:
+            fresh = self.fresh.get(run)
+            if fresh is not None and self._takes(worker, fresh.target):
+                return self._hold_fresh(fresh, id, worker)
+        if held is None:
+            found = self._connection.execute(sql.CLAIMABLE, (id, now)).fetchone()
+            if found is None:
+                self._mark(id, "held IS NOT NULL")
+                return None
+            if worker is not None and not self._takes(worker, found[0]):
+                worker = None
         if worker is None or self._driver.epoch is None or (held is not None and held.worker != worker):
             self._mark(id, "live = 1")
             return None

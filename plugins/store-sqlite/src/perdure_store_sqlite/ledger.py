@@ -20,7 +20,7 @@ from perdure_store_sqlite.upkeep import Upkeep
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from perdure.messages import Accepted, Claim, Commit, Delivery, Reported, RunFilter, Start
     from perdure_store_sqlite.driver import Driver
@@ -34,11 +34,18 @@ class Ledger:
     Args:
         connection: The writer's, in a transaction whenever a method is called.
         driver: Whether and under which epoch this process drives.
-        alive: Whether a worker of this process is.
+        left: For how many seconds more a worker of this process counts as alive; none, if it is dead.
+        targets: What each worker takes, if it does not take all.
     """
 
-    def __init__(self, connection: sqlite3.Connection, driver: Driver, alive: Callable[[str], bool]) -> None:
-        self._holding = Holding(connection, driver, alive)
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        driver: Driver,
+        left: Callable[[str], float],
+        targets: Mapping[str, frozenset[str]],
+    ) -> None:
+        self._holding = Holding(connection, driver, left, targets)
         self._use(connection)
         self.loud = self.grew = False
         """Whether something changed that others may wait for; whether a journal merely grew. The writer's to reset."""

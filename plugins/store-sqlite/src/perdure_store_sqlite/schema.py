@@ -24,7 +24,8 @@ APPLICATION_ID: Final = 0x50455244
 """``PERD``: what marks a file as a store of Perdure."""
 
 # The journal is an append-only rowid log with a unique index, on integer run ids: measured five times faster
-# than a table clustered by (run, seq). `ready` marks what a claim must look at: something to do, and nobody told.
+# than a table clustered by (run, seq). `ready` marks what a claim must look at: something to do, and nobody told. It is
+# found among all, or by its target; timers that nobody asks for are marked so, and out of the way of those of others.
 # `held` is the driver's epoch under which a run was claimed; `live` is 0 once the status is terminal; `delayed` is 1
 # until a start is due (at `wake_at`); `begun` is 1 once it was claimed. Ids of runs are never given twice, because the
 # log keeps them beyond their runs. Lists go by (status, at), whatever is asked for: a list of all statuses is merged.
@@ -53,7 +54,8 @@ MIGRATIONS: Final[Sequence[str]] = (
     CREATE INDEX runs_session ON runs (target, session, id) WHERE session IS NOT NULL AND live = 0;
     CREATE INDEX runs_delayed ON runs (wake_at) WHERE delayed = 1;
     CREATE INDEX runs_ready ON runs (id) WHERE ready = 1;
-    CREATE INDEX runs_timer ON runs (wake_at) WHERE wake_at IS NOT NULL;
+    CREATE INDEX runs_asked ON runs (target, id) WHERE ready = 1;
+    CREATE INDEX runs_timer ON runs (wake_at) WHERE wake_at IS NOT NULL AND ready = 0;
     CREATE INDEX runs_held ON runs (held) WHERE held IS NOT NULL;
     CREATE INDEX runs_called ON runs (parent, at) WHERE parent NOT NULL;
     CREATE INDEX runs_children ON runs (parent) WHERE parent NOT NULL AND live = 1;

@@ -35,15 +35,21 @@ _WORK: Final = (
     "delayed = 0 AND status NOT IN ('parked', 'suspended') AND (status = 'pending' OR active OR wake_at <= ?"
     " OR EXISTS (SELECT 1 FROM inbox WHERE inbox.run = runs.id AND consumed = 0))"
 )
-CLAIMABLE: Final = f"SELECT id FROM runs WHERE id = ? AND live = 1 AND held IS NULL AND {_FIRST} AND {_WORK}"
+CLAIMABLE: Final = f"SELECT target FROM runs WHERE id = ? AND live = 1 AND held IS NULL AND {_FIRST} AND {_WORK}"
 NEWS: Final = "SELECT id, run FROM runs INDEXED BY runs_held WHERE held = ? AND ready = 1 AND live = 1 ORDER BY id"
-UNTOLD: Final = f"SELECT id, run FROM runs WHERE ready = 1 AND live = 1 AND {_FIRST} ORDER BY id"
+UNTOLD: Final = f"SELECT id, run FROM runs INDEXED BY runs_ready WHERE ready = 1 AND live = 1 AND {_FIRST} ORDER BY id"
+UNTOLD_OF: Final = (
+    "SELECT id, run FROM runs INDEXED BY runs_asked WHERE target = ? AND ready = 1 AND live = 1"
+    f" AND {_FIRST} ORDER BY id"
+)
 NEXT_TURN: Final = (
     "SELECT run, id FROM runs INDEXED BY runs_queue WHERE target = ? AND session = ? AND live = 1 AND delayed = 0"
     " ORDER BY id LIMIT 1"
 )
-DUE: Final = "SELECT id, run FROM runs WHERE wake_at <= ? AND delayed = 0 ORDER BY wake_at"
-LATER: Final = "SELECT min(wake_at) FROM runs WHERE wake_at > ?"
+DUE: Final = "SELECT id, run, target FROM runs WHERE wake_at <= ? AND ready = 0 AND delayed = 0 ORDER BY wake_at"
+RING: Final = "UPDATE runs SET ready = 1 WHERE id = ?"
+LATER: Final = "SELECT min(wake_at) FROM runs WHERE wake_at > ? AND ready = 0"
+NEXT: Final = "SELECT wake_at, target FROM runs WHERE wake_at > ? AND ready = 0 ORDER BY wake_at LIMIT ?"
 LATE: Final = "SELECT 1 FROM runs WHERE delayed = 1 AND wake_at <= ? LIMIT 1"
 BECOME_DUE: Final = (
     "UPDATE runs SET delayed = 0, wake_at = NULL, ready = 1 WHERE id IN"

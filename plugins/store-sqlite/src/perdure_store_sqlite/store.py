@@ -107,9 +107,15 @@ class SqliteStore:
             self._shared.ticks.setdefault(worker, self._now())
         return await self._put(Accept(tuple(items), worker, self._now()), worker or "")
 
-    async def claim(self, worker: str, now: float, *, limit: int = 256) -> tuple[Sequence[Claim], float | None]:
+    async def claim(
+        self, worker: str, now: float, *, limit: int = 256, targets: frozenset[str] | None = None
+    ) -> tuple[Sequence[Claim], float | None]:
         """See ``ports.Store.claim``."""
         self._shared.ticks[worker] = self._now()
+        if targets is not None:
+            self._shared.targets[worker] = targets
+        else:
+            self._shared.targets.pop(worker, None)
         return await self._put(Take(worker, now, limit), worker)
 
     async def load(self, run: str) -> Loaded:
@@ -151,6 +157,7 @@ class SqliteStore:
     async def leave(self, worker: str) -> None:
         """See ``ports.Store.leave``."""
         self._shared.ticks.pop(worker, None)
+        self._shared.targets.pop(worker, None)
         if self._there and not self._closed:
             await self._put(Leave(worker, last=not self._shared.ticks), worker)
 

@@ -143,6 +143,7 @@ class Shared:
 
     Attributes:
         ticks: By the loop: when each worker last said that it is alive.
+        targets: By the loop: what each worker takes, if it does not take all.
         waiters: By the loop: whether anybody waits for a change.
         deliver: By the loop, once.
         transactions: By the thread: how many were committed.
@@ -151,6 +152,7 @@ class Shared:
 
     deliver: Deliver
     ticks: dict[str, float] = field(default_factory=dict[str, float])
+    targets: dict[str, frozenset[str]] = field(default_factory=dict[str, "frozenset[str]"])
     waiters: bool = False
     transactions: int = 0
     leased_until: float = 0.0
@@ -233,7 +235,7 @@ class Writer:
         self._driving = ProcessLock(options.path.with_name(f"{options.path.name}-driver"))
         self._waiting = ProcessLock(options.path.with_name(f"{options.path.name}-queue"))
         self._driver = Driver(connection, self._driving, lease=options.lease, now=options.now)
-        self._ledger = Ledger(connection, self._driver, self._alive)
+        self._ledger = Ledger(connection, self._driver, self._left, self._shared.targets)
         self._seen = self._data_version()
 
     def _close(self) -> None:
@@ -426,12 +428,13 @@ class Writer:
             self._nobody.wait(_MOMENT)
         self._courteous_at = time.monotonic() + _COURTESY
 
-    def _alive(self, worker: str) -> bool:
+    def _left(self, worker: str) -> float:
+        """For how many seconds more a worker counts as alive."""
         ticked = self._shared.ticks.get(worker)
-        return ticked is not None and self._options.now() - ticked < self._options.lease
+        return 0.0 if ticked is None else self._options.lease - (self._options.now() - ticked)
 
     def _ticking(self) -> bool:
-        return any(self._alive(worker) for worker in tuple(self._shared.ticks))
+        return any(self._left(worker) > 0 for worker in tuple(self._shared.ticks))
 
     # -- between transactions ---------------------------------------------------------------------------------
 

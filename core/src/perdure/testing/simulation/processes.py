@@ -157,11 +157,13 @@ class Wire:
 
         return await self._effect(f"accept {', '.join(map(_said, items))}", apply)
 
-    async def claim(self, worker: str, now: float, *, limit: int = 256) -> tuple[Sequence[Claim], float | None]:
+    async def claim(
+        self, worker: str, now: float, *, limit: int = 256, targets: frozenset[str] | None = None
+    ) -> tuple[Sequence[Claim], float | None]:
         """An effect."""
 
         async def apply() -> tuple[Sequence[Claim], float | None]:
-            claims, wake = await self._world.store.claim(worker, now, limit=limit)
+            claims, wake = await self._world.store.claim(worker, now, limit=limit, targets=targets)
             self._world.oracle.claimed(self._process.name, claims)
             if claims:
                 got = ", ".join(f"{claim.start.run}@{claim.epoch}" for claim in claims)
