@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -130,34 +129,6 @@ class Stopped(FaultyStore):
 
     def tick(self, worker: str, now: float, *, run: str = "", epoch: int = 0) -> bool:
         return True if self.stopped else super().tick(worker, now, run=run, epoch=epoch)
-
-
-# -- a client that insists
-
-
-async def insist(
-    h: Harness,
-    act: Callable[[], Awaitable[Any]],
-    *,
-    patience: float,
-    after_death: Callable[[], Awaitable[None]] | None = None,
-) -> Any:
-    """Do something until it is acknowledged: whenever the process dies, a new one is started, and it is done again."""
-    while True:
-        died = asyncio.ensure_future(h.process.died.wait())
-        work = asyncio.ensure_future(act())
-        try:
-            await asyncio.wait({died, work}, return_when=asyncio.FIRST_COMPLETED, timeout=patience)
-            if work.done() and not h.process.crashed:
-                return work.result()
-            assert h.process.crashed, "neither done nor crashed"
-        finally:
-            died.cancel()
-            work.cancel()
-            await asyncio.gather(died, work, return_exceptions=True)
-        if after_death is not None:
-            await after_death()
-        await h.restart()
 
 
 async def die_everywhere(h: Harness, scenario: Callable[[str], Awaitable[Any]]) -> int:

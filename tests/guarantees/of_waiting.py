@@ -24,7 +24,7 @@ from perdure.testing import Harness
 
 from . import house
 from .bench import Bench
-from .ground import Ground, die_everywhere, insist
+from .ground import Ground, die_everywhere
 from .house import traces
 
 DAY = 24 * 3600.0
@@ -39,7 +39,7 @@ class OfWaiting(Bench):
     async def test_turns_of_one_session_run_one_at_a_time_in_the_order_of_acceptance(self, ground: Ground) -> None:
         async def scenario(tag: str) -> Any:
             async def done(act: Any) -> Any:
-                return await insist(h, act, patience=self.patience)
+                return await h.insist(act, patience=self.patience)
 
             names = [f"{tag}:{number}" for number in range(3)]  # which all wait until the last is accepted
             turns = [await done(lambda name=name: h.start(house.porter, name, session=tag, key=name)) for name in names]
@@ -79,8 +79,8 @@ class OfWaiting(Bench):
     @pytest.mark.promise("P8")
     async def test_a_timer_fires_once_whichever_write_the_process_dies_at(self, ground: Ground) -> None:
         async def scenario(tag: str) -> Any:
-            run = await insist(h, lambda: h.start(house.nap, 60.0, key=tag), patience=self.patience)
-            due, woke = await insist(h, lambda: h.skip(run), patience=self.patience)
+            run = await h.insist(lambda: h.start(house.nap, 60.0, key=tag), patience=self.patience)
+            due, woke = await h.insist(lambda: h.skip(run), patience=self.patience)
             return woke >= due, [entry.kind for entry in await ground.store.journal(run.id)]
 
         async with ground.open() as h:
@@ -155,7 +155,7 @@ class OfWaiting(Bench):
     async def test_cancellation_is_not_lost_whichever_write_the_process_dies_at(self, ground: Ground) -> None:
         async def scenario(tag: str) -> Any:
             async def done(act: Any) -> Any:
-                return await insist(h, act, patience=self.patience)
+                return await h.insist(act, patience=self.patience)
 
             run = await done(lambda: h.start(house.delegates, tag, key=tag))
             await done(lambda: traces.until(tag))

@@ -14,7 +14,7 @@ from perdure.runtime import Runtime
 
 from . import house
 from .bench import Bench
-from .ground import Ground, Stopped, die_everywhere, insist
+from .ground import Ground, Stopped, die_everywhere
 from .house import traces
 
 
@@ -25,7 +25,7 @@ class OfWork(Bench):
     async def test_what_was_acknowledged_ends_whichever_write_the_process_dies_at(self, ground: Ground) -> None:
         async def scenario(tag: str) -> Any:
             async def done(act: Any) -> Any:
-                return await insist(h, act, patience=self.patience)
+                return await h.insist(act, patience=self.patience)
 
             run = await done(lambda: h.start(house.errand, tag, key=tag))
             traces.gate(tag).set()
@@ -54,8 +54,8 @@ class OfWork(Bench):
     @pytest.mark.promise("P2")
     async def test_a_recorded_step_is_never_executed_again(self, ground: Ground) -> None:
         async def scenario(tag: str) -> Any:
-            run = await insist(h, lambda: h.start(house.mixed, tag, key=tag), patience=self.patience)
-            branches = await insist(h, lambda: h.result(run), patience=self.patience)
+            run = await h.insist(lambda: h.start(house.mixed, tag, key=tag), patience=self.patience)
+            branches = await h.insist(lambda: h.result(run), patience=self.patience)
             assert traces.again == []
             return str(branches).replace(tag, "")
 
@@ -113,7 +113,7 @@ class OfWork(Bench):
 
         async def scenario(tag: str) -> Any:
             async def done(act: Any) -> Any:
-                return await insist(h, act, patience=self.patience, after_death=lambda: look(tag))
+                return await h.insist(act, patience=self.patience, after_death=lambda: look(tag))
 
             turn = await done(lambda: h.start(house.clerk, tag, session=tag, key=tag))
             reply = await done(lambda: h.skip(turn))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -320,30 +320,13 @@ async def test_a_caller_that_waits_no_longer_can_ask_again(h):
 # -- crash at every write
 
 
-async def insist(h: Harness, act: Callable[[], Awaitable[Any]]) -> Any:
-    """Do something until it is acknowledged: whenever the process dies, a new one is started, and it is done again."""
-    while True:
-        died = asyncio.ensure_future(h.process.died.wait())
-        work = asyncio.ensure_future(act())
-        try:
-            await asyncio.wait({died, work}, return_when=asyncio.FIRST_COMPLETED, timeout=PATIENCE)
-            if work.done() and not h.process.crashed:
-                return work.result()
-            assert h.process.crashed, "neither done nor crashed"
-        finally:
-            died.cancel()
-            work.cancel()
-            await asyncio.gather(died, work, return_exceptions=True)
-        await h.restart()
-
-
 async def payments(h: Harness, name: str) -> tuple[Balance, Balance, Balance]:
     """Two payments by one client who repeats what was not acknowledged; what is known of it everywhere."""
     account = AgentId("account", name)
     for amount in (5, 7):
-        balance = await insist(h, lambda amount=amount: send(h, Pay(amount), account, id=f"{name}-{amount}"))
-    mailbox = await insist(h, lambda: until(h, AgentId("mailbox", name), 2))
-    book = await insist(h, lambda: until(h, BOOK, 2))
+        balance = await h.insist(lambda amount=amount: send(h, Pay(amount), account, id=f"{name}-{amount}"))
+    mailbox = await h.insist(lambda: until(h, AgentId("mailbox", name), 2))
+    book = await h.insist(lambda: until(h, BOOK, 2))
     return balance, mailbox, book
 
 
@@ -361,7 +344,7 @@ async def test_a_crash_at_every_write_loses_nothing_and_repeats_nothing(
             balance, mailbox, _ = await payments(h, f"{when}-{n}")
             assert (balance, mailbox) == (Balance(total=12, payments=2), Balance(total=12, payments=2)), n
             known += 2
-            assert await insist(h, lambda known=known: until(h, BOOK, known)) == Balance(
+            assert await h.insist(lambda known=known: until(h, BOOK, known)) == Balance(
                 total=known * 6, payments=known
             ), n
         await quiet(h.runtime)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
@@ -151,10 +152,13 @@ class EngineKit(EngineAuthors, EngineOperators):
     ) -> None:
         app = programs.app(bench)
         async with harness(app, model=Script(programs.think), store=store, clock=clock) as h:
-            expected, effects = await _briefing(h, bench, "undisturbed"), h.process.effects
+            expected, effects = await _briefing(h, "undisturbed"), h.process.effects
             for n in range(1, effects + 1):
                 await h.restart(at=n, when=when)
-                assert await _briefing(h, bench, f"{when}-{n}") == expected
+                again = await h.insist(
+                    partial(_briefing, h, f"{when}-{n}"), after_death=partial(bench.note_recorded, store)
+                )
+                assert again == expected
         assert bench.recorded_again == []
 
     async def test_a_recorded_step_is_not_run_again(self, h: Harness, bench: Bench) -> None:
@@ -417,25 +421,8 @@ class EngineKit(EngineAuthors, EngineOperators):
         assert await h.result(run) == [0]
 
 
-async def _briefing(h: Harness, bench: Bench, key: str) -> Any:
-    """One run through all kinds of effects; after a crash a new process goes on, and the same calls are made again."""
-    while True:
-        died = asyncio.ensure_future(h.process.died.wait())
-        work = asyncio.ensure_future(_briefing_once(h, key))
-        try:
-            await asyncio.wait({died, work}, return_when=asyncio.FIRST_COMPLETED, timeout=_PATIENCE)
-            if work.done() and not h.process.crashed:
-                return work.result()
-            assert h.process.crashed, "neither done nor crashed"
-        finally:
-            died.cancel()
-            work.cancel()
-            await asyncio.gather(died, work, return_exceptions=True)
-        await h.restart()
-        await bench.note_recorded(h.runtime.query)
-
-
-async def _briefing_once(h: Harness, key: str) -> Any:
+async def _briefing(h: Harness, key: str) -> Any:
+    """One run through all kinds of effects; may be called again until it returns."""
     run = await h.start(programs.briefing, ["a", "b", "c"], key=key)
     view = await run.wait(_PATIENCE, until_waiting=True)
     if view.requests:

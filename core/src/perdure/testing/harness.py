@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from perdure import config
 from perdure.hookspecs import hookimpl
@@ -18,6 +18,8 @@ from perdure.testing.stores import MemoryStore
 if TYPE_CHECKING:
     from perdure.messages import RequestView, RunView
     from perdure.ports import DurableStore, Model, StepInfo
+
+T = TypeVar("T")
 
 _PATIENCE = 30.0  # seconds of real time after which a test has gone wrong
 _STILL = 1000  # moments without anything that moves, after which nothing will: a loaded disk may take its time
@@ -135,6 +137,42 @@ class Harness:
     def advance(self, *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0) -> None:
         """Move the time; what is due happens."""
         self.clock.advance(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+    async def insist(
+        self,
+        act: Callable[[], Awaitable[T]],
+        *,
+        patience: float = _PATIENCE,
+        after_death: Callable[[], Awaitable[None]] | None = None,
+    ) -> T:
+        """Do something until it is acknowledged: whenever the process dies, start another, and do it again.
+
+        Args:
+            act: What to do.
+            patience: Seconds of real time that each attempt has.
+            after_death: Called between two processes.
+
+        Returns:
+            What the first attempt whose process lived to its end has returned. Raises what that has raised, and
+            ``AssertionError`` when the patience is over.
+        """
+        while True:
+            died = asyncio.ensure_future(self.process.died.wait())
+            work = asyncio.ensure_future(act())
+            try:
+                await asyncio.wait({died, work}, return_when=asyncio.FIRST_COMPLETED, timeout=patience)
+                if work.done() and not self.process.crashed:
+                    return work.result()
+                if not self.process.crashed:
+                    msg = f"after {patience:g} s it is neither done, nor has the process died"
+                    raise AssertionError(msg)
+            finally:
+                died.cancel()
+                work.cancel()
+                await asyncio.gather(died, work, return_exceptions=True)
+            if after_death is not None:
+                await after_death()
+            await self.restart()
 
     async def crash(self) -> None:
         """The process dies: nothing that was not committed survives. A new one starts on the same store."""
