@@ -328,11 +328,7 @@ class LocalMessenger:
                 if envelope.kind == "event" and not target.key:
                     await self._deliver_custom(envelope, target)
                     return envelope
-                slot = self._slots.get(target)
-                if slot is not None:
-                    payload = await self._handle(envelope, slot)
-                else:
-                    payload = await self._handle_first(envelope, target)
+                payload = await self._handling(envelope, target)
                 answer = Envelope(envelope.id, "reply", envelope.sender, "", payload)
         except Exception as error:  # noqa: BLE001 - as above
             return self._undelivered(envelope, error)
@@ -392,25 +388,17 @@ class LocalMessenger:
         if envelope.kind == "event" and not target.key:
             await self._deliver_custom(envelope, target)
             return envelope
-        live = await passed(self._interventions, "on_deliver", self._homes.unpacked(envelope))
 
-        async def last(operation: Operation) -> Any:
-            arrived = live._replace(headers=operation.headers)
-            slot = self._slots.get(_target(live))
-            return await (self._handle_first(arrived, _target(live)) if slot is None else self._handle(arrived, slot))
+        async def handle(live: Envelope) -> Any:
+            nonlocal target
+            target = _target(live)  # perhaps an intervention's choice
+            return await self._handling(live, target)
 
-        operation = Operation("deliver", str(target), live.headers, live.type)
-        try:
-            payload = await self._runtime.through(operation, last)
-            answer = Envelope(envelope.id, "reply", envelope.sender, "", payload)
-        except Exception as error:
-            if envelope.kind == "event" or not self._interventions:
-                raise
-            answer = Envelope(envelope.id, "error", envelope.sender, "", ErrorInfo.of(error))
+        payload = await self.handled(self._homes.unpacked(envelope), handle)
         if envelope.kind == "event":
             return envelope
-        answer = await replied(self._interventions, answer, live)
-        return self._homes.packed_reply(answer, _target(live)) if envelope.content else answer
+        answer = Envelope(envelope.id, "reply", envelope.sender, "", payload)
+        return self._homes.packed_reply(answer, target) if envelope.content else answer
 
     async def _deliver_custom(self, envelope: Envelope, target: AgentId) -> None:
         """Let the agent's own code say who gets an event, and hand it back to the transport for those."""
@@ -421,6 +409,10 @@ class LocalMessenger:
         for each in self._homes.custom(target.type, envelope.topic):
             if each != envelope.sender:
                 await transport.publish(envelope._replace(target=each))
+
+    def _handling(self, envelope: Envelope, target: AgentId) -> Awaitable[Any]:
+        slot = self._slots.get(target)
+        return self._handle_first(envelope, target) if slot is None else self._handle(envelope, slot)
 
     async def _handle_first(self, envelope: Envelope, target: AgentId) -> Any:
         """Handle a message to an address that has no slot."""
