@@ -13,6 +13,7 @@ import asyncio
 import json
 import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +21,27 @@ if TYPE_CHECKING:
 
 MANY = 100
 AT_ONCE = 1000
+
+
+@dataclass
+class Ping:
+    """Asked."""
+
+    number: int
+
+
+@dataclass
+class Pong:
+    """Answered."""
+
+    number: int
+
+
+@dataclass
+class News:
+    """Published."""
+
+    number: int
 
 
 class Counted:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
 from importlib.metadata import version
 
 from autogen_core import (
@@ -16,28 +15,7 @@ from autogen_core import (
     message_handler,
     type_subscription,
 )
-from messages import MANY, Counted, print_line, publications, requests, seconds_asked
-
-
-@dataclass
-class Ping:
-    """Asked."""
-
-    number: int
-
-
-@dataclass
-class Pong:
-    """Answered."""
-
-    number: int
-
-
-@dataclass
-class News:
-    """Published."""
-
-    number: int
+from messages import MANY, Counted, News, Ping, Pong, print_line, publications, requests, seconds_asked
 
 
 class Echo(RoutedAgent):

@@ -6,38 +6,16 @@ import asyncio
 import gc
 import tempfile
 import tracemalloc
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from messages import MANY, Counted, print_line, publications, requests, seconds_asked
+from messages import MANY, Counted, News, Ping, Pong, print_line, publications, requests, seconds_asked
 
 from perdure import AgentId, App, Context, Runtime
 from perdure.config import PluginSettings, Settings
 from perdure_messaging import MessageAgent, actor, handles, subscribes
 
 IDLE = 10_000
-
-
-@dataclass
-class Ping:
-    """Asked."""
-
-    number: int
-
-
-@dataclass
-class Pong:
-    """Answered."""
-
-    number: int
-
-
-@dataclass
-class News:
-    """Published."""
-
-    number: int
 
 
 class Echo(MessageAgent):
