@@ -353,6 +353,18 @@ async def test_a_worker_does_what_it_is_permitted_to_and_nothing_else(network: N
         await guest.publish(event("news", id="e3", target=AgentId("lab.a", "1")))
 
 
+async def test_a_refused_announcement_leaves_in_force_what_was(network: Network):
+    guest = await network.worker(Desk("guest"), "guest.a", principal=Principal("guest", may_host=("guest.*",)))
+    with pytest.raises(NotPermitted):
+        await guest.announce(presence("guest.b", "kit.b"))
+    assert [each.type for each in await guest.agents()] == ["guest.a"]
+    await network.kill_host()
+    await network.start()
+    async with asyncio.timeout(TIMEOUT):
+        assert [each.type for each in await guest.agents()] == ["guest.a"]
+        assert (await guest.send(request("guest.a"))).type == "guest"
+
+
 async def test_a_name_that_is_taken_is_refused(network: Network):
     await network.worker(Desk(), "kit.a", name="one")
     with pytest.raises(Refused, match="'one' is here already") as caught:

@@ -105,14 +105,16 @@ class LinkTransport:
         self._connection.me = Introduction(self._settings.name, address)
 
     async def announce(self, presence: Presence) -> None:
-        """Say what lives here. Raises ``NotPermitted``."""
+        """Say what lives here. Raises ``NotPermitted``: then it stays as it was."""
         self._check("told what lives here")
-        self._present(presence)
+        before = self._types
+        self._types |= _types_of(presence)  # others may hear of the host's consent before this one does
         while (answer := await self._host.command(lambda number: wire.announcement(presence, number))) is None:
             pass  # again, in the next session
         if answer.kind == Frame.ERROR:
-            self._present(Presence())
+            self._types = before
             raise _refusal(answer)
+        self._presence, self._types = presence, _types_of(presence)
 
     async def send(self, envelope: Envelope) -> Envelope:
         """Carry a request; return its reply or error envelope. Raises as the port says."""
@@ -240,10 +242,6 @@ class LinkTransport:
         elif frame.kind == Frame.EXPECT:
             self._door.expect(frame.located)
 
-    def _present(self, presence: Presence) -> None:
-        self._presence = presence
-        self._types = frozenset(each.type for each in presence.agents)
-
     def _hosts(self, type_: str) -> bool:
         return self._state == "started" and type_ in self._types
 
@@ -288,6 +286,10 @@ async def _ended(tasks: set[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
+
+
+def _types_of(presence: Presence) -> frozenset[str]:
+    return frozenset(each.type for each in presence.agents)
 
 
 def _refusal(answer: Frame) -> PerdureError:
