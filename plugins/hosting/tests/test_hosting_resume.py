@@ -142,6 +142,31 @@ async def test_500_publications_and_a_stop_are_500_deliveries():
     assert [each.id for each in far.delivered] == [f"e{n}" for n in range(500)]
 
 
+async def test_who_stops_does_not_wait_for_a_host_that_is_gone():
+    network = Network()
+    await network.start()
+    far = Desk()
+    far.gate = asyncio.Event()
+    there = await network.worker(far, "kit.echo", drain=10 * TIMEOUT)
+    here = await network.worker(Desk(), subs=NEWS, drain=10 * TIMEOUT)
+    asking = asyncio.ensure_future(here.send(request("kit.echo")))
+    await far.has(1)
+    await network.kill_host()
+    telling = asyncio.ensure_future(here.publish(event("news")))
+    await settled()
+    async with asyncio.timeout(TIMEOUT):
+        await here.stop()
+        answer = await asking
+        with pytest.raises(WorkerLost, match="host is gone"):
+            await telling
+        stopping = asyncio.ensure_future(there.stop())
+        await settled()
+        assert not stopping.done()  # a handler is at work
+        far.gate.set()
+        await stopping
+    assert answer.error.type == f"{WorkerLost.__module__}.WorkerLost"
+
+
 @pytest.mark.parametrize("grace", [0.05, 30.0])
 async def test_a_session_is_kept_for_its_grace(grace: float):
     network = Network(grace=grace)

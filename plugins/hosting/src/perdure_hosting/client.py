@@ -68,7 +68,7 @@ class LinkTransport:
         if settings.direct:
             self._ways = Ways(dial, clock, self._deadlines, self._handlers, lambda: self._connection.name)
         self._changed = asyncio.Event()
-        self._handlers.ended = self._host.ended = self._changed.set
+        self._handlers.ended = self._host.ended = self._connection.failed = self._changed.set
         if self._ways is not None:
             self._ways.ended = self._changed.set
         self._running: asyncio.Task[None] | None = None
@@ -187,17 +187,28 @@ class LinkTransport:
         self._host.closed(error)
         with suppress(TimeoutError):
             async with asyncio.timeout(_FAREWELL):
-                await self._until(lambda: not self._host.link.held)
+                await self._until(lambda: self._away or not self._host.link.held)
         self._connection.leave("the worker stops")
         if self._running is not None and self._host.line is not None:
             await asyncio.wait({self._running}, timeout=_FAREWELL)
 
     async def _drained(self) -> None:
-        """Return when all that was accepted is done, and the host has all that is for it."""
+        """Return when all that was accepted is done, and the host has all that is for it, if it is there."""
         if self._presence != Presence():
             self._host.put(wire.announcement(Presence(), 0))  # new ones go elsewhere
         ways = self._ways
-        await self._until(lambda: self._handlers.idle and self._host.idle and (ways is None or ways.idle))
+
+        def done() -> bool:
+            if self._away:  # whoever waits for it here waits in vain, and may be what is waited for
+                self._host.closed(WorkerLost("the transport stops, and its host is gone: send it again elsewhere"))
+            return self._handlers.idle and (self._away or self._host.idle) and (ways is None or ways.idle)
+
+        await self._until(done)
+
+    @property
+    def _away(self) -> bool:
+        """Whether there is no connection to the host, and an attempt to get one has failed."""
+        return not self._host.open and bool(self._connection.failure)
 
     async def _until(self, reached: Callable[[], bool]) -> None:
         while not reached():

@@ -57,6 +57,7 @@ class Connection:
         settings: What the other side has decided.
         opened: Called when a session begins, with its link: passes it on to the peer.
         lost: Called when a session is given up.
+        failed: Called after each attempt that failed.
         name: What the other side calls this one.
     """
 
@@ -67,6 +68,7 @@ class Connection:
         self.name: str = ""
         self.opened: Callable[[Link], None] = peer.renewed
         self.lost: Callable[[], None] = peer.lost
+        self.failed: Callable[[], None] = _nothing
         self._peer = peer
         self._dial = dial
         self._address = address
@@ -89,6 +91,7 @@ class Connection:
                 line = await self._greet(await self._dial(self._address))
             except (OSError, ProtocolViolated, Refused, NotPermitted) as error:
                 self.failure = str(error) or repr(error)
+                self.failed()
                 if self._gives_up(error, connected, patience):
                     return
                 pause = min(2 * pause, _LONGEST_PAUSE) or self._retry
@@ -210,3 +213,7 @@ class Connection:
         if self._resume:
             self._resume = ""
             self.lost()
+
+
+def _nothing() -> None:
+    pass
