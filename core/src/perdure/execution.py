@@ -308,7 +308,7 @@ class Execution:
         self._timers: list[tuple[float, int, str]] = []
         self._ordinals = count()
         self._kept: tuple[tuple[bytes, ...], bytes | None] = (), None
-        self._told: Progress | None = None
+        self.told: Progress | None = None
         self._again = False
         self._programs = programs
         self._requests: dict[str, str] = {}
@@ -343,7 +343,7 @@ class Execution:
         for entry in entries:
             self.feed(entry)
         self.machine.prove()
-        self._told = self._inside.progress
+        self.told = self._inside.progress
         steps = tuple(command for command in self.pending.values() if command.kind == "step")
         return Activation(steps, (), self.outcome)
 
@@ -378,8 +378,8 @@ class Execution:
 
     def progress(self) -> Progress | None:
         """What people are to be shown from here on, if that has changed since this was asked last."""
-        now, before = self._inside.progress, self._told
-        self._told = now
+        now, before = self._inside.progress, self.told
+        self.told = now
         return now if now != before else None
 
     def refusal(self, update: Delivery) -> ErrorInfo | None:

@@ -27,6 +27,7 @@ from perdure.execution import Execution
 from perdure.messages import HALTED, Claim, Commit, Delivery, Entry, ErrorInfo, Loaded, RunFilter
 from perdure_engine_embedded.attempts import attempt
 from perdure_engine_embedded.coding import CodedStore
+from perdure_engine_embedded.doorway import Doorway
 from perdure_engine_embedded.inquiries import query, update
 from perdure_engine_embedded.live import Batch, Live, newer
 from perdure_engine_embedded.patience import Patience
@@ -36,7 +37,7 @@ from perdure_engine_embedded.waiting import Waiters
 from perdure_engine_embedded.watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
 
     from perdure.execution import Command
     from perdure.messages import Accepted, Inquiry, RunView, Start
@@ -71,6 +72,7 @@ class EmbeddedEngine:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._patience = Patience(settings.pause)
         self._reports = Reports(self._store, parts.observers)
+        self._doorway = Doorway(self._accept, self._tasks)
         self._waiters = Waiters(self._store, self._store, self._drives, self._live.__contains__)
         self._poke = asyncio.Event()
         self._next_wake: float | None = None
@@ -129,13 +131,13 @@ class EmbeddedEngine:
 
     async def submit(self, start: Start) -> Accepted:
         """Accept a run or turn durably."""
-        return await self._accept(start)
+        return await self._doorway.accept(start)
 
     async def deliver(self, delivery: Delivery) -> Accepted:
         """Accept an answer, cancellation or resumption durably; an answer is checked against its schema."""
         if delivery.kind == "answer":
             await self._check_answer(delivery)
-        return await self._accept(delivery)
+        return await self._doorway.accept(delivery)
 
     async def wait(self, run: str, *, timeout: float | None = None, until_waiting: bool = False) -> RunView:
         """Return the run when it is terminal or parked, waits for an answer (on demand), or at the timeout."""
@@ -154,23 +156,11 @@ class EmbeddedEngine:
             return None
         return live.execution
 
-    async def _accept(self, item: Start | Delivery) -> Accepted:
-        """In a task of its own: a caller that hangs up must not take along what the store has given this worker."""
-        taking = asyncio.get_running_loop().create_task(self._accept_and_take(item), name="perdure-accept")
-        self._tasks.add(taking)
-        taking.add_done_callback(self._accepted)
-        return await asyncio.shield(taking)
-
-    async def _accept_and_take(self, item: Start | Delivery) -> Accepted:
+    async def _accept(self, items: Sequence[Start | Delivery]) -> Sequence[Accepted]:
         wanted = self._worker if self._driving and self._room > 0 else None
-        accepted, claims = await self._store.accept([item], worker=wanted)
+        accepted, claims = await self._store.accept(items, worker=wanted)
         self._take(claims)
-        return accepted[0]
-
-    def _accepted(self, taking: asyncio.Task[Accepted]) -> None:
-        self._tasks.discard(taking)
-        if not taking.cancelled():
-            taking.exception()  # it is the caller's, who may have gone
+        return accepted
 
     # -- taking work
 
@@ -460,11 +450,16 @@ class EmbeddedEngine:
         elif not commit.active and live.epoch == commit.epoch and not live.has_arrivals:
             self._shelve(live)  # unless it was claimed anew while this was being written
         if batch.outcome is not None or commit.asks or not commit.active:
-            self._waiters.tell(live.run)
+            self._tell(live, commit)
         if commit.asks:
             self._waiters.asked()
         self._take(claims)
         return not live.gone
+
+    def _tell(self, live: Live, commit: Commit) -> None:
+        """Tell those who wait for a run; of its end, so that they need not look at the store."""
+        if live.run in self._waiters:
+            self._waiters.tell(live.run, live.end(commit))
 
     def _part_with(self, live: Live, commit: Commit) -> None:
         """It is done with, unless an operator set it going and it was claimed anew while that was being written."""

@@ -13,14 +13,15 @@ from pydantic_core import from_json
 
 from perdure.errors import NonDeterminism, PayloadTooLarge
 from perdure.execution import RECORDED, Activation, Outcome, cancelled_reason
-from perdure.messages import Claim, Commit, Delivery, Entry, ErrorInfo, Start
+from perdure.messages import TERMINAL, Claim, Commit, Delivery, Entry, ErrorInfo, Start
+from perdure_engine_embedded.reporting import view_of
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterator, Sequence
 
     from perdure.execution import Command, Execution
-    from perdure.messages import EntryKind, Status
+    from perdure.messages import EntryKind, RunView, Status
 
 _STIRRING: Final = frozenset({"resume", "cancel", "terminate"})
 """What sets a run going that was set aside."""
@@ -28,6 +29,8 @@ _STIRRING: Final = frozenset({"resume", "cancel", "terminate"})
 
 _KEPT: Final = re.compile(r"(?<=^event:)(\d+:event:)+")
 """In the path of an event that was kept before: the mark of that."""
+
+_CALLING: Final = frozenset({"call", "send"})
 
 _ARRIVING: Final = frozenset({"event", "update"})
 """What the journal knows by the delivery's key."""
@@ -45,9 +48,11 @@ class Batch:
         firm: It holds more than the outcomes of local steps, which may wait for the next one that does.
         plain: Nothing but steps was ever wanted.
         local: These were local ones.
+        calls: Other runs were.
     """
 
     __slots__ = (
+        "calls",
         "closed",
         "consumed",
         "entries",
@@ -70,6 +75,7 @@ class Batch:
         self.release = release
         self.firm = False
         self.plain = self.local = True
+        self.calls = False
 
     def add(self, activation: Activation, now: float) -> None:
         """Add what an activation brought."""
@@ -77,6 +83,7 @@ class Batch:
             self.opened[command.path] = command
             if command.kind != "step":
                 self.plain = self.local = False
+                self.calls = self.calls or command.kind in _CALLING
                 if command.kind in RECORDED:
                     self.entries.append(_record(command, now))
             elif self.local:
@@ -126,6 +133,7 @@ class Live:
         busy: Somebody feeds and commits it right now; what arrives meanwhile is taken up by them.
         gone: Given up: lost, finished or evicted. Whoever still holds it must let go.
         suspending: Asked to stop: steps that run may finish, nothing new begins.
+        alone: It is known to have called no other run.
     """
 
     def __init__(self, claim: Claim, *, refusals: int = 0) -> None:
@@ -139,6 +147,7 @@ class Live:
         self.busy = False
         self.gone = False
         self.suspending: bytes | None = None
+        self.alone = claim.seq == claim.start.generation == 0 and not claim.rewound
         self._held: Batch | None = None
         self._put_off: list[Delivery] = []
         self._arrived: deque[Entry | Delivery] = deque()
@@ -398,9 +407,16 @@ class Live:
         """A batch is written."""
         self.seq += len(batch.entries)
         self.rewound = False
+        self.alone = self.alone and not batch.calls
         for key, _ in batch.consumed:
             self._inbox.pop(key, None)
             self._consumed.add(key)
+
+    def end(self, commit: Commit) -> RunView | None:
+        """The run as its last commit left it, if that is the last and nothing else is to be known of it."""
+        if commit.status not in TERMINAL or not self.alone or self.execution is None:
+            return None
+        return view_of(self.start, commit, self.execution.told)
 
     def give_up(self) -> None:
         """Stop its steps and unwind its code. Idempotent."""

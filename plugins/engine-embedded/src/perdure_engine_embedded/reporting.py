@@ -14,7 +14,7 @@ from perdure_engine_embedded.inquiries import start_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from perdure.messages import Commit, Entry, Start
+    from perdure.messages import Commit, Entry, Progress, Start
     from perdure.ports import DurableStore, Observer
 
 _log = logging.getLogger("perdure.engine")
@@ -122,15 +122,16 @@ class Reports:
         return True
 
 
-def view_of(start: Start, commit: Commit) -> RunView:
-    """A run as its last commit left it."""
+def view_of(start: Start, commit: Commit, progress: Progress | None = None) -> RunView:
+    """A run as its last commit left it, but for the requests of those that it called."""
     return RunView(
         id=start.run,
         kind=start.kind,
         target=start.target,
         status=commit.status,
         created=start.at,
-        updated=commit.at,
+        updated=max(start.at, commit.at),
+        input=from_json(start.input),
         session=start.session,
         key=start.key,
         parent=start.parent,
@@ -139,4 +140,10 @@ def view_of(start: Start, commit: Commit) -> RunView:
         result=from_json(commit.value) if commit.value is not None else None,
         error=ErrorInfo.model_validate_json(commit.error) if commit.error is not None else None,
         headers=start.headers,
+        tags=start.tags,
+        version=start.version,
+        generation=start.generation,
+        due=start.due,
+        ancestry=start.ancestry,
+        progress=progress,
     )

@@ -27,6 +27,7 @@ class _Waiter:
     run: str
     until_waiting: bool
     event: asyncio.Event = field(default_factory=asyncio.Event)
+    end: RunView | None = None
 
 
 class Waiters:
@@ -50,9 +51,14 @@ class Waiters:
         self._asked = False
         self._looker: asyncio.Task[None] | None = None
 
-    def tell(self, run: str) -> None:
-        """Something happened to a run: those who wait for it look."""
+    def __contains__(self, run: str) -> bool:
+        """Whether somebody waits for a run."""
+        return run in self._waiters
+
+    def tell(self, run: str, end: RunView | None = None) -> None:
+        """Something happened to a run: those who wait for it look, unless this is its ``end``."""
         for waiter in self._waiters.get(run, ()):
+            waiter.end = end
             waiter.event.set()
 
     def asked(self) -> None:
@@ -76,6 +82,8 @@ class Waiters:
                     moves = False
                     self._look()
                     await waiter.event.wait()
+                    if waiter.end is not None:
+                        return waiter.end
         except TimeoutError:
             if not scope.expired():
                 raise
