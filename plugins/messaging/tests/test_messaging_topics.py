@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from perdure import AgentId, Context
+from perdure import AgentId, Attempt, Context
 from perdure.errors import UsageError
 from perdure.messages import Envelope, TopicId, Whereabouts
 from perdure_messaging import (
@@ -117,6 +117,30 @@ async def test_decorators_subscribe_a_class_and_its_subclasses(house: Any, log: 
         await runtime.publish(Placed(1), topic)
     await settled(runtime)
     assert len(log.lines) == 3
+
+
+async def test_each_receiver_of_an_event_has_idempotency_keys_of_its_own(house: Any, log: Log):
+    async def key_here() -> str:
+        return Attempt.current().key
+
+    def witness(name: str) -> Any:
+        class Witness(MessageAgent):
+            """Notes the keys of its steps, and what else identifies its work."""
+
+            @handles
+            async def placed(self, message: Placed, ctx: Context) -> None:
+                await log.note(f"{await ctx.step(key_here)} {ctx.uuid()}")
+
+        return actor(name, Witness, subscriptions=["orders"])
+
+    runtime = house(witness("cook"), witness("clerk"))
+    event = Envelope("e1", "event", None, "shop.placed", Placed(1), topic=TopicId("orders"))
+    for target in (AgentId("shop.cook", "1"), AgentId("shop.clerk", "1"), AgentId("shop.cook", "2")):
+        await runtime.messenger.deliver(event._replace(target=target))
+    keys, ids = zip(*(line.split() for line in log.lines), strict=True)
+    assert (len(set(keys)), len(set(ids))) == (3, 3)
+    await runtime.messenger.deliver(event._replace(target=AgentId("shop.cook", "1")))
+    assert log.lines[3] == log.lines[0]  # the same again, to the same one
 
 
 async def test_prefixes_match_and_matching_twice_is_one_delivery(house: Any, log: Log):

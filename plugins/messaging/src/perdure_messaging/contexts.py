@@ -61,7 +61,8 @@ class MessageContext(DirectContext):
 
     @property
     def _run_id(self) -> str:
-        return self._envelope.id
+        envelope = self._envelope  # an event may have several receivers, and what each of them does is its own
+        return envelope.id if envelope.kind == "request" else f"{envelope.id}/{self.address}"
 
     @property
     def message(self) -> Envelope:
