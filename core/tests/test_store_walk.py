@@ -133,6 +133,16 @@ class WakesTheHalted(Broken):
             return super().deliver(delivery, touched)
 
 
+class GivesWhatWasNotAskedFor(Broken):
+    async def claim(self, worker, now, *, limit=256, targets=None):
+        return await super().claim(worker, now, limit=limit)
+
+
+class WakesWhatWasNotAskedFor(Broken):
+    def _ask(self, worker, targets):
+        pass
+
+
 BROKEN = Broken.__subclasses__()
 
 
@@ -155,10 +165,11 @@ async def test_a_store_that_breaks_its_contract_is_caught(broken):
 
 
 async def test_a_walk_is_the_same_each_time():
+    seed, _ = await first_notice(SaysNoTimer)
     told = []
     for _ in range(2):
         clock = ManualClock()
         with pytest.raises(AssertionError) as caught:
-            await walk(3, Stores(SaysNoTimer(clock)), clock, lease=10.0)
+            await walk(seed, Stores(SaysNoTimer(clock)), clock, lease=10.0)
         told.append((str(caught.value), caught.value.__notes__))
     assert told[0] == told[1]

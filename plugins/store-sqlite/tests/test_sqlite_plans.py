@@ -124,6 +124,37 @@ def test_upkeep_looks_at_the_runs_that_it_is_about(asked):
     assert looks(connection, statements) == {}
 
 
+def effort(connection, ledger, worker):
+    """How many hundreds of instructions of SQLite's machine a claim takes; two before it have put aside what is old."""
+    hundreds = []
+    for _ in range(2):
+        assert ledger.claim(worker, 100.0, 10)[0] == []
+    connection.set_progress_handler(lambda: hundreds.append(1), 100)
+    claims, look = ledger.claim(worker, 100.0, 10)
+    connection.set_progress_handler(None, 0)
+    assert (claims, look is None or look > 100.0) == ([], True)
+    return len(hundreds)
+
+
+@pytest.mark.parametrize("state", ["new", "due", "later"])
+def test_runs_of_other_targets_cost_a_claim_nothing_however_many_they_are(asked, path, state):
+    connection, _ = asked
+    with closing(ProcessLock(path.with_name("driver"))) as lock:
+        driver = Driver(connection, lock, lease=10.0, now=lambda: 0.0)
+        connection.execute("BEGIN IMMEDIATE")
+        driver.take("a")
+        ledger = Ledger(connection, driver, lambda _: 1.0, {"b": frozenset({"app.agent", "app.other"})})
+        efforts = []
+        for many in (200, 2000):
+            worker = None if state == "new" else "a"
+            _, claims = ledger.accept([flow(f"r{n}-{many}") for n in range(many)], worker, 0.0)
+            for claim in claims:
+                ledger.commit(end(claim, status="waiting", value=None, wake_at=50.0 if state == "due" else 500.0), "a")
+            efforts.append(effort(connection, ledger, "b"))
+        connection.execute("COMMIT")
+    assert efforts[1] <= 2 * efforts[0] + 10
+
+
 FILTERS = {
     "all": RunFilter(),
     "status": RunFilter(status=("failed", "completed")),

@@ -13,6 +13,7 @@ from perdure.testing.store_halts import StoreHalts
 from perdure.testing.store_kit import StoreKit
 from perdure.testing.store_lists import StoreLists
 from perdure.testing.store_lives import StoreLives
+from perdure.testing.store_looks import StoreLooks
 from perdure.testing.store_upkeep import StoreUpkeep
 from perdure_store_sqlite import SqliteStore
 
@@ -41,7 +42,9 @@ class SqliteStores:
             )
 
 
-class TestSqliteStore(StoreKit, StoreHalts, StoreLives, StoreChildren, StoreLists, StoreUpkeep, StoreDamage):
+class TestSqliteStore(
+    StoreKit, StoreLooks, StoreHalts, StoreLives, StoreChildren, StoreLists, StoreUpkeep, StoreDamage
+):
     several_drive = False
 
     @pytest.fixture

@@ -191,9 +191,9 @@ async def ask(store: DurableStore, *, active: bool = False) -> Claim:
     return claim
 
 
-async def claimed(store: DurableStore, worker: str, seconds: float) -> list[str]:
-    """The runs that a worker is given now."""
-    claims, _ = await store.claim(worker, at(seconds))
+async def claimed(store: DurableStore, worker: str, seconds: float, targets: frozenset[str] | None = None) -> list[str]:
+    """The runs that a worker is given now, of these targets or of any."""
+    claims, _ = await store.claim(worker, at(seconds), targets=targets)
     return [claim.start.run for claim in claims]
 
 

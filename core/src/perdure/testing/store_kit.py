@@ -36,6 +36,7 @@ from perdure.testing.store_halts import StoreHalts
 from perdure.testing.store_intake import StoreIntake
 from perdure.testing.store_lists import StoreLists
 from perdure.testing.store_lives import StoreLives
+from perdure.testing.store_targets import StoreTargets
 from perdure.testing.store_upkeep import StoreUpkeep
 from perdure.testing.store_walk import StoreWalk
 
@@ -43,7 +44,17 @@ if TYPE_CHECKING:
     from perdure.ports import DurableStore
 
 
-class StoreKit(StoreIntake, StoreCommits, StoreHalts, StoreLives, StoreChildren, StoreLists, StoreUpkeep, StoreWalk):
+class StoreKit(
+    StoreIntake,
+    StoreCommits,
+    StoreTargets,
+    StoreHalts,
+    StoreLives,
+    StoreChildren,
+    StoreLists,
+    StoreUpkeep,
+    StoreWalk,
+):
     """Conformance of a store. Fixtures to give: ``stores``, whose leases last ``lease`` seconds of ``clock``.
 
     See ``StoreBench`` for the class attributes, by which a store says what it is able to do; and ``StoreDamage``, which

@@ -109,15 +109,18 @@ class Twins:
                 self.runs.setdefault(item.run, item)
         self.take(worker or "", claims, given)
 
-    async def claim(self, worker: str) -> None:
-        """A worker asks for what there is to do."""
+    async def claim(self, worker: str, targets: frozenset[str] | None = None) -> None:
+        """A worker asks for what there is to do, of these targets."""
         now = self.clock.now()
-        answers = await self.both(f"claim({worker!r})", lambda store: store.claim(worker, now, limit=ALL))
+        what = f"claim({worker!r}, targets={sorted(targets) if targets is not None else None})"
+        answers = await self.both(what, lambda store: store.claim(worker, now, limit=ALL, targets=targets))
         assert answers is not None
         (claims, _), (given, due) = answers
         self.take(worker, claims, given)
+        assert due is None or due > now, f"woken at {due!r}, at once, with all taken that there is"
         waiting = await self.model.runs(RunFilter(status=("waiting",)), limit=ALL)
-        later = [view.wake_at for view in waiting if view.id not in self.held]
+        wanted = [view for view in waiting if targets is None or view.target in targets]
+        later = [view.wake_at for view in wanted if view.id not in self.held]
         timers = [when for when in later if when is not None and when > now]
         assert not timers or (due is not None and due <= min(timers)), f"woken at {due!r}, after {min(timers)!r}"
 

@@ -7,7 +7,7 @@ follows from its seed; a failure names the seed and the calls that led to it.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -40,6 +40,8 @@ STEPS: Final = 150
 """How many calls, more or less, are made on each."""
 _LOOK: Final = 50
 _SESSIONS: Final = ("s0", "s1", "s2")
+_TARGETS: Final = (None, None, frozenset({"app.flow"}), frozenset({"app.agent"}), frozenset({"app.agent", "app.flow"}))
+"""What a worker may ask for."""
 _KINDS: Final = ("event", "event", "update", "reply", "cancel", "terminate", "suspend", "resume")
 _STATUSES: Final = (
     *("running",) * 6,
@@ -55,14 +57,15 @@ class _Walk(Twins):
 
     rng: random.Random
     count: int = 0
+    lapsed: set[str] = field(default_factory=set[str])
 
     async def put(self, *items: Start | Delivery | Reported) -> None:
         """Something is accepted, on behalf of a worker or of nobody."""
         await self.accept(items, self.rng.choice([*self.workers, None]))
 
     async def look(self) -> None:
-        """A worker asks for what there is to do."""
-        await self.claim(self.rng.choice(self.workers))
+        """A worker asks for what there is to do, of all or of some targets."""
+        await self.claim(self.rng.choice(self.workers), self.rng.choice(_TARGETS))
 
     async def check(self) -> None:
         """All that is shown is the same, and what some filter means."""
@@ -177,12 +180,18 @@ class _Walk(Twins):
             (held.worker, commit._replace(seq=commit.seq + 1)),
             ("nobody", commit),
         ]
-        worker, refused = self.rng.choice(wrong)
-        assert await self.committed(worker, refused, held) is None
-        if self.stale:
-            run, old = self.rng.choice(self.stale)
+        worker, misplaced = self.rng.choice(wrong)
+        assert await self.committed(worker, misplaced, held) is None
+        # Of one whose lease is over, and whose run nobody has asked for since, a commit may be taken.
+        refused = [(run, old) for run, old in self.stale if old.worker not in self.lapsed or self.over(run, old)]
+        if refused:
+            run, old = self.rng.choice(refused)
             late = Commit(run, old.model.epoch, old.model.seq, self.clock.now())
             assert await self.committed(old.worker, late, old) is None
+
+    def over(self, run: str, old: Held) -> bool:
+        """Whether the run was given to somebody since."""
+        return self.epochs[run] > old.store.epoch
 
     async def written(self, held: Held) -> Commit:
         """A commit with parts of every sort."""
@@ -222,6 +231,8 @@ class _Walk(Twins):
         if rng.random() < 0.2:
             mine = [child for child in self.runs.values() if child.parent == run and child.session is None]
             old = rng.choice(mine) if mine and rng.random() < 0.5 else None
+            if old is not None and await self.model.run(old.run) is None:
+                old = None  # it was purged: one that begins under its name has epochs of its own
             repeated = {"run": old.run, "kind": "workflow", "target": "app.flow", "session": None} if old else {}
             child = self.new_start(**repeated, parent=run, reuse="restart_failed" if old else "join", key=None)
             parts["starts"] = (child,)
@@ -271,6 +282,7 @@ class _Walk(Twins):
         """A worker is stopped beyond its lease, and another one takes over."""
         gone = self.workers.pop(self.rng.randrange(len(self.workers)))
         self.told.append(f"the lease of {gone!r} is over")
+        self.lapsed.add(gone)
         self.clock.advance(self.lease * 0.6)
         self.tick()
         self.clock.advance(self.lease * 0.6)
@@ -305,7 +317,7 @@ class _Walk(Twins):
         """There are two workers, and the store knows them by their first claims."""
         while len(self.workers) < 2:
             self.workers.append(self.name("w"))
-            await self.claim(self.workers[-1])
+            await self.claim(self.workers[-1], self.rng.choice(_TARGETS))
 
     async def go_on(self) -> None:
         """Some time passes; what comes due in it is claimed."""
