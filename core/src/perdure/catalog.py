@@ -14,7 +14,7 @@ from perdure.errors import AmbiguousName, PluginMissing, UnknownName, UsageError
 from perdure.workflow import Workflow, WorkflowRef
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Mapping
 
     from perdure.context import Callee, Context
     from perdure.plugins import Plugins
@@ -71,9 +71,9 @@ class Catalog:
         """Qualified names, sorted."""
         return sorted(self._declared[kind])
 
-    def items(self, kind: Kind) -> Iterator[tuple[str, Any]]:
-        """Qualified names and declarations."""
-        yield from sorted(self._declared[kind].items())
+    def declared(self, kind: Kind) -> Mapping[str, Any]:
+        """Declarations by qualified name, in the order of the apps."""
+        return self._declared[kind]
 
     def find(self, kind: Kind, name: str, within: str = "") -> tuple[str, Any]:
         """The declaration that a name stands for; ``within`` is the app whose names come first.

@@ -385,7 +385,7 @@ class Runtime:
         self, target: str, payload: bytes, decode: Callable[[bytes], Any], key: str | None, session: str | None
     ) -> Run[Any]:
         self._check_size(payload, f"the input of {target!r}")
-        workflow = dict(self.catalog.items("workflow")).get(target)
+        workflow = self.catalog.declared("workflow").get(target)
         if workflow is not None:
             if session is not None:
                 msg = f"workflow {target!r} has no sessions: leave out session={session!r}"

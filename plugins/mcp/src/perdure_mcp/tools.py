@@ -171,7 +171,7 @@ def exposed(runtime: Runtime, apps: Iterable[str] = ()) -> list[Exposed]:
     found: list[tuple[str, Kind, Any]] = [
         (target, kind, declared)
         for kind in _KINDS
-        for target, declared in runtime.catalog.items(kind)
+        for target, declared in sorted(runtime.catalog.declared(kind).items())
         if (not wanted or app_of(target) in wanted) and (kind == "workflow" or isinstance(declared, Agent))
     ]
     if not found:

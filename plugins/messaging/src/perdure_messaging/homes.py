@@ -95,7 +95,7 @@ class Homes:
     def presence(self) -> Presence:
         """What is announced: all that something installed executes."""
         agents: list[Hosted] = []
-        for name, declared in self._catalog.items("agent"):
+        for name, declared in sorted(self._catalog.declared("agent").items()):
             try:
                 self._catalog.handler(name)
             except PluginMissing:
@@ -106,7 +106,7 @@ class Homes:
 
     def actors(self) -> Iterator[tuple[str, Actor[Any]]]:
         """Message agents by qualified type."""
-        yield from (each for each in self._catalog.items("agent") if isinstance(each[1], Actor))
+        yield from (each for each in self._catalog.declared("agent").items() if isinstance(each[1], Actor))
 
     def custom(self, type_: str, topic: TopicId) -> list[AgentId]:
         """Whom the agent's own code names for a topic, but for those whom its other subscriptions name."""
@@ -168,7 +168,7 @@ class Homes:
         if not reply.content:
             return reply.payload
         packed, where = Packed(reply.type, reply.content, reply.payload), f"the reply of {str(target)!r}"
-        declared: Any = dict(self._catalog.items("agent")).get(target.type)
+        declared: Any = self._catalog.declared("agent").get(target.type)
         if packed.type == REPLY:
             known = hasattr(declared, "decode_result")
             return (
