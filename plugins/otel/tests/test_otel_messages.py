@@ -1,6 +1,7 @@
 """Spans of volatile messages."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import pytest
 from opentelemetry import trace
@@ -8,8 +9,16 @@ from opentelemetry import trace
 from perdure import Agent, AgentId, App, Context, hookimpl, tool
 from perdure.context import Callee
 from perdure.errors import CallFailed
+from perdure.messages import TopicId
 from perdure.ports import Services
 from perdure.testing import Script, calls, harness
+from perdure_messaging import MessageAgent, actor, handles, message_type
+
+
+@message_type("house.told")
+@dataclass(frozen=True)
+class Told:
+    text: str
 
 
 class Echo:
@@ -69,6 +78,33 @@ async def test_a_message_is_a_span_where_it_is_sent_and_one_where_it_is_processe
         "messaging.message.conversation_id": "k1",
         "perdure.message.type": "str",
     }
+
+
+async def test_a_publication_is_a_span_of_its_own_name_and_each_of_its_receivers_has_one(collector):
+    class Listener(MessageAgent):
+        """Listens."""
+
+        @handles
+        async def heard(self, message: Told, ctx: Context) -> None:
+            """Nothing comes of it."""
+
+    both = [actor(name, Listener, subscriptions=["news"]) for name in ("one", "two")]
+    async with harness(App("house", agents=both), collector.plugin()) as h:
+        await h.runtime.publish(Told("sk-secret"), TopicId("news", "today"))
+    published, *processed = spans_of(collector, ["publish news", "process house.one", "process house.two"])
+    assert {span.parent for span in processed} == {published.id}
+    assert {span.attributes["messaging.message.conversation_id"] for span in processed} == {"today"}
+    producer = 4
+    assert published.kind == producer
+    assert published.attributes == {
+        "messaging.system": "perdure",
+        "messaging.operation.name": "publish",
+        "messaging.operation.type": "send",
+        "messaging.destination.name": "news",
+        "messaging.message.conversation_id": "today",
+        "perdure.message.type": "house.told",
+    }
+    assert not [span for span in collector.spans.values() if "sk-secret" in span.texts]
 
 
 async def test_a_failure_is_on_both_sides_and_says_its_type_only(collector):

@@ -22,7 +22,8 @@ EVENT: Final = "event"
 UPDATE: Final = "update"
 CANCEL: Final = "cancel"
 PARK: Final = "park"
-SEND: Final = "send"
+SEND: Final = "send"  # also the type of a publication, for which the conventions have none of its own
+PUBLISH: Final = "publish"
 PROCESS: Final = "process"
 
 # -- attributes of the conventions

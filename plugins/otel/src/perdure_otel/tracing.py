@@ -116,7 +116,7 @@ class Tracing:
         return root_header(trace_id, sampled=decision.is_sampled())
 
     async def _send(self, operation: Operation, proceed: Callable[[Operation], Awaitable[Any]]) -> Any:
-        with _message(operation, names.SEND, SpanKind.PRODUCER, None) as span:
+        with _message(operation, names.SEND, SpanKind.PRODUCER) as span:
             headers = operation.headers | injected(span.get_span_context())
             answer = await proceed(operation._replace(headers=headers))
             if isinstance(answer, Envelope) and answer.kind == "error":
@@ -171,12 +171,15 @@ def _span(name: str, kind: SpanKind, *, attributes: Attributes, context: Context
             raise
 
 
-def _message(operation: Operation, name: str, kind: SpanKind, context: Context | None) -> AbstractContextManager[Span]:
+def _message(
+    operation: Operation, type_: str, kind: SpanKind, context: Context | None = None
+) -> AbstractContextManager[Span]:
+    name = names.PUBLISH if operation.kind == "publish" else type_
     destination, _, key = operation.target.partition("/")
     attributes: Attributes = {
         names.MESSAGING_SYSTEM: "perdure",
         names.MESSAGING_OPERATION: name,
-        names.MESSAGING_OPERATION_TYPE: name,
+        names.MESSAGING_OPERATION_TYPE: type_,
         names.MESSAGING_DESTINATION: destination,
         names.MESSAGING_CONVERSATION: key,
         names.MESSAGE_TYPE: operation.type,
