@@ -2,42 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
-
 from perdure import AgentId, App, Runtime
 from perdure.clock import SystemClock
 from perdure.testing import MemoryStore
 
+from .commands import PATIENCE, PROCESSES, perdure
 from .processes.talkers import ROUNDS, Begin, HowMany
-
-PATIENCE = 60
-PROCESSES = Path(__file__).with_name("processes")
-
-
-@asynccontextmanager
-async def perdure(folder: Path, *words: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, Any]]:
-    """A process of the command line, once it is ready, and what it said then; told to stop at the end."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "perdure_cli", *words, "--json"), cwd=folder, stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        async with asyncio.timeout(PATIENCE):
-            line = await process.stdout.readline()
-            assert line, f"{words} has died"
-            yield process, json.loads(line)
-            process.send_signal(signal.SIGTERM)
-            assert await process.wait() == 0
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 async def test_two_workers_answer_each_other_and_each_prints_exactly_five(tmp_path):
