@@ -76,7 +76,7 @@ class EmbeddedEngine:
         self._waiters = Waiters(self._store, self._store, self._drives, self._live.__contains__)
         self._poke = asyncio.Event()
         self._next_wake: float | None = None
-        self._driving = False
+        self._driving = self._asked = False
         self._ticker: asyncio.TimerHandle | None = None
         self._watchdog: Watchdog | None = None
 
@@ -157,7 +157,8 @@ class EmbeddedEngine:
         return live.execution
 
     async def _accept(self, items: Sequence[Start | Delivery]) -> Sequence[Accepted]:
-        wanted = self._worker if self._driving and self._room > 0 else None
+        # Before the first claim has said which targets it takes, the store would give it runs of any.
+        wanted = self._worker if self._driving and self._room > 0 and (self._asked or self._takes is None) else None
         accepted, claims = await self._store.accept(items, worker=wanted)
         self._take(claims)
         return accepted
@@ -171,11 +172,13 @@ class EmbeddedEngine:
             self._poke.clear()
             limit = max(0, min(_BATCH, self._room))  # with none, it still tells what is new of those that move
             try:
-                claims, wake = await self._store.claim(self._worker, self._parts.clock.now(), limit=limit)
+                now, targets = self._parts.clock.now(), self._takes
+                claims, wake = await self._store.claim(self._worker, now, limit=limit, targets=targets)
             except StoreUnavailable as error:
                 refused = True
                 await self._patience.wait(error)
                 continue
+            self._asked = True
             self._next_wake = wake if limit else self._own_wake()
             if refused:  # else it says nothing: a claim that finds nothing writes nothing, and a full disk allows it
                 self._patience.over()
@@ -218,6 +221,11 @@ class EmbeddedEngine:
             await asyncio.wait([waiter])
         finally:
             handle.cancel()
+
+    @property
+    def _takes(self) -> frozenset[str] | None:
+        """The targets whose runs are taken: all, to park those whose code is not here, or those that are here."""
+        return None if self._settings.others == "park" else self._parts.programs.targets()
 
     @property
     def _room(self) -> int:
@@ -533,10 +541,11 @@ class EmbeddedEngine:
 
     async def _retry_parked(self) -> None:
         """A fixed deployment resumes what was parked, unless that is known to be in vain."""
-        parked, before = RunFilter(status=("parked",)), None
+        parked, before, takes = RunFilter(status=("parked",)), None, self._takes
         while views := await self._store.runs(parked, before=before, limit=_BATCH):
             for view in views:
-                if view.error is None or view.error.type not in _IN_VAIN:
+                mine = takes is None or view.target in takes
+                if mine and (view.error is None or view.error.type not in _IN_VAIN):
                     key = f"resume-{self._worker}"
                     await self.deliver(Delivery(view.id, "resume", key, self._parts.clock.now()))
             before = views[-1].id
