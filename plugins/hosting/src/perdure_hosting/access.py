@@ -30,6 +30,8 @@ class Grant(BaseModel):
         may_host: Patterns (``newsroom.*``) of the agent types that may live there, and in whose name it may send.
         may_send: Of the agent types that it may send to.
         may_publish: Of the topic types that it may publish on.
+        may_store: Whether it may use the host's store, and so see and change all that is in it; not set: if it may
+            host anything.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,6 +41,7 @@ class Grant(BaseModel):
     may_host: tuple[str, ...] = ("*",)
     may_send: tuple[str, ...] = ("*",)
     may_publish: tuple[str, ...] = ("*",)
+    may_store: bool | None = None
 
 
 class Access:
@@ -65,7 +68,10 @@ class Access:
                 msg = f"the name or the token of {grant.name!r} stands there twice: give each one of its own"
                 raise InvalidSetting(msg)
             self._known.append(
-                (token.encode(), Principal(grant.name, grant.may_host, grant.may_send, grant.may_publish))
+                (
+                    token.encode(),
+                    Principal(grant.name, grant.may_host, grant.may_send, grant.may_publish, grant.may_store),
+                )
             )
 
     @property

@@ -25,12 +25,20 @@ class Principal(NamedTuple):
         may_host: Patterns (``newsroom.*``) of the agent types that may live there, and in whose name it may send.
         may_send: Of the agent types that it may send to.
         may_publish: Of the topic types that it may publish on.
+        may_store: Whether it may use the host's store, and so see and change all that is in it; ``None``: if it may
+            host anything.
     """
 
     name: str = "anyone"
     may_host: tuple[str, ...] = ("*",)
     may_send: tuple[str, ...] = ("*",)
     may_publish: tuple[str, ...] = ("*",)
+    may_store: bool | None = None
+
+    @property
+    def stores(self) -> bool:
+        """Whether it may use the host's store."""
+        return bool(self.may_host) if self.may_store is None else self.may_store
 
 
 def permits(patterns: tuple[str, ...], name: str) -> bool:

@@ -12,13 +12,14 @@ from perdure_hosting.link import Link
 from perdure_hosting.reception import Reception
 from perdure_hosting.router import Member, Router
 from perdure_hosting.settings import HostSettings
+from perdure_hosting.store_host import StoreHost
 from perdure_hosting.wire_pb2 import Goodbye, Hello
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from perdure.messages import Whereabouts
-    from perdure.ports import Clock
+    from perdure.ports import Clock, DurableStore
     from perdure_hosting.carrier import Carrier, Principal
 
 
@@ -28,17 +29,30 @@ class Host:
     Args:
         clock: The time.
         settings: How.
+        store: Where what is durable lies, for workers without a store and for events that nobody may lose; ``None``:
+            nowhere. Whoever gives it closes it, after the host has stopped.
+        lease: Seconds after which the store takes a worker that shows no life for dead.
 
     Attributes:
         router: What it knows: for tests and for people.
     """
 
-    def __init__(self, clock: Clock, settings: HostSettings | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        settings: HostSettings | None = None,
+        *,
+        store: DurableStore | None = None,
+        lease: float = 10.0,
+    ) -> None:
         self._settings = settings or HostSettings()
         self._clock = clock
         valid = self._settings.forget / 4
         self._introductions = Introductions(valid) if self._settings.direct else None
         self.router = Router(self._settings, self._introductions)
+        self._desk = None if store is None else StoreHost(store, self.router, clock, lease=lease)
+        if self._desk is not None:
+            self.router.desk = self._desk
         self.reception: Reception[Member] = Reception(self, self._settings, clock)
         self._sweeping: asyncio.Task[None] | None = None
         self._serving: set[asyncio.Task[None]] = set()
@@ -50,8 +64,10 @@ class Host:
         return self._settings
 
     async def start(self) -> None:
-        """Begin to look after sessions."""
+        """Begin to look after sessions. Raises ``StoreUnavailable``, ``StoreUnusable``."""
         if self._sweeping is None:
+            if self._desk is not None:
+                await self._desk.start()
             self._sweeping = asyncio.create_task(self._sweep())
 
     async def serve(self, carrier: Carrier) -> None:
@@ -70,6 +86,8 @@ class Host:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain):
                 await self._quiet()
+        if self._desk is not None:
+            await self._desk.stop()
         self.router.fail_all(WorkerLost("the host stopped before there was an answer: send it again, to another host"))
         await self.reception.stop(Goodbye.STOPPING, "the host stops")
         if self._serving:
@@ -87,8 +105,7 @@ class Host:
 
     def whereabouts(self) -> Sequence[Whereabouts]:
         """Which agent types live where."""
-        well = [name for name, member in self.router.members.items() if member.line is not None]
-        return self.router.registry.whereabouts(well)
+        return self.router.whereabouts()
 
     # -- what its sessions tell it
 

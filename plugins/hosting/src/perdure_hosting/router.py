@@ -11,18 +11,21 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Final
 
 from perdure.errors import DeadlineExceeded, InvalidInput, NotPermitted, Overloaded, Undeliverable, WorkerLost
-from perdure.messages import AgentId, ErrorInfo, Hosted, TopicId
+from perdure.messages import AgentId, ErrorInfo, Hosted, TopicId, Whereabouts
 from perdure_hosting import wire
 from perdure_hosting.carrier import Principal, permits
+from perdure_hosting.desk import NoDesk
 from perdure_hosting.errors import ProtocolViolated
 from perdure_hosting.placement import Registry
 from perdure_hosting.reception import Session
+from perdure_hosting.store_wire import TARGET as STORE
 from perdure_hosting.wire_pb2 import Frame
 from perdure_messaging.routing import Routes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from perdure_hosting.desk import Desk
     from perdure_hosting.introductions import Introductions
     from perdure_hosting.link import Link
     from perdure_hosting.settings import HostSettings
@@ -156,6 +159,7 @@ class Router:
         registry: Which agents live where.
         routes: Who gets what is published.
         calls: What has no answer yet, by the router's number.
+        desk: What is done with the host's store.
         now: The time, as of the last packet or sweep (UTC seconds).
     """
 
@@ -164,6 +168,7 @@ class Router:
         self.registry: Registry[Member] = Registry(settings.agents)
         self.routes = Routes(remembered=settings.topics)
         self.calls: dict[int, Call] = {}
+        self.desk: Desk = NoDesk()
         self.now: float = 0.0
         self._settings = settings
         self._introductions = introductions
@@ -204,6 +209,9 @@ class Router:
     def _request(self, origin: Member, raw: bytes, frame: Frame) -> None:
         origin.link.arrived(len(raw))
         call, target = frame.call, AgentId(frame.target_type, frame.target_key)
+        if target.type == STORE:
+            self.desk.begin(origin, frame, len(raw))
+            return
         if call in origin.calls:
             msg = f"call {call} is under way already: each call needs a number of its own"
             raise ProtocolViolated(msg)
@@ -250,6 +258,8 @@ class Router:
         number = origin.calls.get(frame.call)
         if number is not None:
             self._drop(number)
+        else:
+            self.desk.cancel(origin, frame.call)
 
     def _drop(self, number: int) -> Call:
         """Nobody waits for that call any more."""
@@ -282,15 +292,18 @@ class Router:
             msg = "an event with several targets: only hosts send such"
             raise ProtocolViolated(msg)
         target = AgentId(frame.target_type, frame.target_key) if frame.target_type else None
-        refusal = self._refusal(origin, frame, target)
-        if refusal is None and target is not None and self.registry.host(target.type) is None:
-            refusal = self._nobody(target)
+        refusal = self._refusal(origin, frame, target) or self._unheard(frame, target)
         if refusal is not None:
             origin.link.took(size)
             origin.put(wire.failure(frame.call, refusal))
             return
         acceptance: Acceptance | None = None
         for there, agents in self._recipients(frame, target).items():
+            if there is None:
+                acceptance = acceptance or Acceptance(origin, frame.call, size)
+                acceptance.left += 1
+                self.desk.accept(frame, agents, acceptance)
+                continue
             addressed = wire.addressed(raw, agents)
             if there.link.room and not there.parked:
                 there.put(addressed, counted=True)
@@ -303,16 +316,34 @@ class Router:
         else:
             origin.link.took(size)
 
-    def _recipients(self, frame: Frame, target: AgentId | None) -> dict[Member, list[AgentId]]:
-        """Which agents get it, by worker. Of an agent without a key, custom subscriptions are to be asked there."""
+    def _unheard(self, frame: Frame, target: AgentId | None) -> Exception | None:
+        """Why an event would get lost, if it would: nobody hosts its target, or says who gets it."""
+        if target is not None:
+            there = self.registry.host(target.type) is not None or self.desk.keeps(target.type)
+            return None if there else self._nobody(target)
+        for type_ in self.routes.recipients(TopicId(frame.topic_type, frame.topic_source)).custom:
+            if self.desk.keeps(type_) and self.registry.host(type_) is None:
+                msg = f"no worker is there whose code says which agents of type {type_!r} get it: publish it again"
+                return WorkerLost(msg)
+        return None
+
+    def _recipients(self, frame: Frame, target: AgentId | None) -> dict[Member | None, list[AgentId]]:
+        """Which agents get it, by worker; under ``None``, for whom it goes into the store.
+
+        Of an agent without a key, custom subscriptions are to be asked there.
+        """
         topic = TopicId(frame.topic_type, frame.topic_source) if frame.topic_type else None
         agents, custom = self.routes.recipients(topic) if topic else ((), ())
         if target is not None:  # if it has a topic, too, a custom subscription says so; others may have said it before
             agents, custom = (() if target in agents else (target,)), ()
         sender = AgentId(frame.sender_type, frame.sender_key)
-        found: dict[Member, list[AgentId]] = {}
+        found: dict[Member | None, list[AgentId]] = {}
         for agent in agents:
-            if agent != sender and (there := self.registry.place(agent)) is not None:
+            if agent == sender:
+                continue
+            if self.desk.keeps(agent.type):
+                found.setdefault(None, []).append(agent)
+            elif (there := self.registry.place(agent)) is not None:
                 found.setdefault(there, []).append(agent)
         for type_ in custom:
             if (there := self.registry.host(type_)) is not None:
@@ -326,7 +357,7 @@ class Router:
         else:
             there.put(raw, counted=True)
 
-    def _settle(self, acceptance: Acceptance, error: Exception | None = None) -> None:
+    def settle(self, acceptance: Acceptance, error: Exception | None = None) -> None:
         """It waits for one worker less. The first error is what the publisher hears."""
         acceptance.left -= 1
         origin, number = acceptance.origin, acceptance.number
@@ -345,7 +376,7 @@ class Router:
             parked.taken()
             if parked.acceptance is not None:
                 there.put(parked.raw, counted=True)
-                self._settle(parked.acceptance)
+                self.settle(parked.acceptance)
             elif parked.call in self.calls:
                 there.put(parked.raw, counted=True)
 
@@ -370,11 +401,17 @@ class Router:
             return
         self.registry.announce(member, presence.agents)
         self.routes.replace(member.name, presence.subscriptions)
-        member.put(wire.note(Frame.DONE, frame.call))
+        self.desk.announced(member, presence, frame.call)
 
     def _discover(self, member: Member, _raw: bytes, frame: Frame) -> None:
+        member.put(wire.found(self.whereabouts(), frame.call))
+
+    def whereabouts(self) -> list[Whereabouts]:
+        """Which agent types live where; nowhere, if messages are kept for them until somebody hosts them again."""
         well = [each.name for each in self.members.values() if each.line is not None]
-        member.put(wire.found(self.registry.whereabouts(well), frame.call))
+        found = self.registry.whereabouts(well)
+        kept = set(self.desk.kept()).difference(each.type for each in found)
+        return sorted([*found, *(Whereabouts(type_, "", healthy=False, durable=True) for type_ in kept)])
 
     def _nobody(self, target: AgentId) -> Undeliverable:
         known = self.registry.types()
@@ -406,6 +443,7 @@ class Router:
     def lost(self, member: Member) -> None:
         """A member is gone: what it was to answer fails or goes elsewhere, what it asked for is called off."""
         del self.members[member.name]
+        self.desk.lost(member)
         self.registry.remove(member)
         self.routes.replace(member.name, ())
         for number in list(member.calls.values()):
@@ -416,7 +454,7 @@ class Router:
         for parked in member.parked:
             if parked.acceptance is not None:
                 self._again(member, (parked.raw,))
-                self._settle(parked.acceptance)
+                self.settle(parked.acceptance)
             else:
                 parked.taken()
                 if parked.call in self.calls:
@@ -438,6 +476,11 @@ class Router:
                 del frame.targets[:]
                 bare = frame.SerializeToString()
                 for target in targets:
+                    if target.key and self.desk.keeps(target.type):
+                        acceptance = Acceptance(lost, 0, 0)
+                        acceptance.left = 1
+                        self.desk.accept(frame, [target], acceptance)
+                        continue
                     there = self.registry.place(target) if target.key else self.registry.host(target.type)
                     if there is not None and there is not lost:
                         self._publish(there, wire.addressed(bare, (target,)), Acceptance(lost, 0, 0))
@@ -473,7 +516,7 @@ class Router:
         parked.taken()
         msg = f"worker {member.name!r} takes no more messages: {self._settings.window_frames} or their bytes are unread"
         if parked.acceptance is not None:
-            self._settle(parked.acceptance, Overloaded(f"{msg}; others that are subscribed may have got this one"))
+            self.settle(parked.acceptance, Overloaded(f"{msg}; others that are subscribed may have got this one"))
         elif parked.call in self.calls:
             self._fail(parked.call, self.calls[parked.call], Overloaded(msg))
 
