@@ -103,6 +103,20 @@ class Gullible(MemoryStore):
         return view and view.model_copy(update={"status": "open"})
 
 
+class Generous(MemoryStore):
+    """Gives workers whatever there is to do, whether or not they asked for it."""
+
+    async def claim(
+        self,
+        worker: str,
+        now: float,
+        *,
+        limit: int = 256,
+        targets: frozenset[str] | None = None,
+    ) -> Any:
+        return await super().claim(worker, now, limit=limit)
+
+
 # -- engines
 
 
@@ -330,6 +344,14 @@ BITES: dict[str, Bite] = {
             "EngineKit.test_code_that_no_longer_fits_parks_the_run_and_a_fixed_one_resumes_it",
         ),
         apply=_engine(Impatient),
+    ),
+    "a store that gives workers what they did not ask for": Bite(
+        "P12",
+        (
+            "StoreKit.test_a_worker_takes_the_runs_of_its_targets_only",
+            "StoreKit.test_what_a_worker_accepts_is_left_if_it_is_of_another_target",
+        ),
+        store=Generous,
     ),
     "a store that takes a second answer": Bite(
         "P13",
