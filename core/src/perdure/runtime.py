@@ -347,8 +347,8 @@ class Runtime:
         for _, _, lifespan in plugins.each("perdure_lifespan"):
             await stack.enter_async_context(lifespan(services=self))
         if store is None:
-            make = plugins.named("store", settings.store)
-            opened: DurableStore = make(settings=self.settings(f"store-{settings.store}"), data=str(settings.data))
+            section = self.settings(f"store-{settings.store}") or self.settings(f"transport-{settings.store}")
+            opened: DurableStore = plugins.named("store", settings.store)(settings=section, data=str(settings.data))
             stack.push_async_callback(opened.close)
             store = opened
         parts = EngineParts(

@@ -93,7 +93,7 @@ class RemoteStore(DurableStore):
         self._connection.opened, self._connection.lost = self._opened, self._lost
         self._running: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._closed = False
+        self._again = self._closed = False
         self._news = asyncio.Event()
         self._held: dict[str, tuple[str, int]] = {}  # by run: worker and epoch
         self._sure: dict[str, _Sure] = {}  # by worker: those that have claimed
@@ -311,7 +311,9 @@ class RemoteStore(DurableStore):
             link.put(wire.framed(give_up, 0), counted=True)
             self._left.clear()
         self._peer.renewed(link)
-        self._news.set()
+        if self._again:
+            self._news.set()  # another host may count changes anew, or what was held is there to be claimed
+        self._again = True
 
     def _lost(self) -> None:
         self._let_go()

@@ -1,10 +1,13 @@
-"""The gRPC transport: a worker dials a host, and messages go over one stream each."""
+"""The gRPC transport: a worker dials a host, and messages go over one stream each; and the host's store likewise."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from perdure import config, hookimpl
+from perdure.clock import SystemClock
+from perdure_hosting.remote_store import RemoteStore
+from perdure_transport_grpc.dialling import Dialler
 from perdure_transport_grpc.settings import SECTION, ServerSettings, Settings
 from perdure_transport_grpc.transport import GrpcTransport
 
@@ -13,10 +16,19 @@ if TYPE_CHECKING:
 
     from perdure.ports import Clock, Transport
 
-__all__ = ["GrpcTransport", "ServerSettings", "Settings", "perdure_transport"]
+__all__ = ["GrpcTransport", "ServerSettings", "Settings", "perdure_store", "perdure_transport"]
 
 
 @hookimpl
 def perdure_transport(settings: Mapping[str, Any], clock: Clock) -> Transport:
     """Make the transport. Raises ``InvalidSetting``."""
     return GrpcTransport(config.section(settings, Settings, SECTION), clock)
+
+
+@hookimpl
+def perdure_store(settings: Mapping[str, Any]) -> RemoteStore:
+    """Make the store that is the host's own, from the settings of a worker. Raises ``InvalidSetting``."""
+    chosen = config.section(settings, Settings, SECTION)
+    chosen.check_exposure()
+    dial = Dialler(chosen)
+    return RemoteStore(dial, SystemClock(), chosen, closing=dial.close)

@@ -15,6 +15,7 @@ from perdure.clock import SystemClock
 from perdure.errors import PluginMissing, UsageError
 from perdure_cli.stopping import stopped_by_signals
 from perdure_hosting.host import Host
+from perdure_transport_grpc.keeping import OFF, kept
 from perdure_transport_grpc.listening import GrpcListener, Listener
 from perdure_transport_grpc.settings import SECTION, ServerSettings
 
@@ -29,6 +30,7 @@ class Options(NamedTuple):
     deadline: float | None = None
     autogen: bool = False
     http: str | None = None
+    store: str | None = None
     json: bool = False
 
 
@@ -50,9 +52,16 @@ def perdure_command() -> click.Command:
 @click.option(
     "--http", metavar="HOST:PORT", help="Where workers and CloudEvents come by HTTP (perdure-transport-http)."
 )
+@click.option(
+    "--store",
+    metavar="PATH|off",
+    help="The SQLite file for what is durable, or 'off' for none (setting 'store'; perdure.db in the data folder).",
+)
 @click.option("--json", is_flag=True, help="Write one JSON document per line to stdout.")
 def host(**options: Any) -> None:
     """Route messages between workers, until stopped (Ctrl-C, SIGTERM).
+
+    It keeps a store for workers that have none, and for messages to durable agents whose workers are away.
 
     When stopped it takes in nothing new, lets what is under way end, and says goodbye; workers come back to the next
     host at that address by themselves. A second signal ends it at once.
@@ -63,18 +72,20 @@ def host(**options: Any) -> None:
 async def _serve(options: Options) -> None:
     clock, settings = SystemClock(), config.load()
     server = _server_settings(settings, options)
-    routing = Host(clock, server)
+    keeping = kept(settings, options.store)
+    routing = Host(clock, server, store=keeping.store, lease=keeping.lease)
     listeners: list[Listener] = [GrpcListener(routing, clock, server)]
     if options.http is not None:
         listeners.append(_other("http")(routing, clock, settings.section("transport-http"), options.http))
     with stopped_by_signals() as stopped:
-        await routing.start()
         started: list[Listener] = []
         try:
+            await routing.start()
             for listener in listeners:
                 started.append(listener)
                 await listener.start()
-            _say(options, {"host": os.getpid(), "state": "ready", "addresses": [each.url for each in listeners]})
+            addresses = [each.url for each in listeners]
+            _say(options, {"host": os.getpid(), "state": "ready", "addresses": addresses, "store": keeping.name})
             await stopped.wait()
             _say(options, {"host": os.getpid(), "state": "stopping"})
         except OSError as error:
@@ -86,6 +97,8 @@ async def _serve(options: Options) -> None:
             await routing.stop()
             for listener in started:
                 await listener.stop()
+            if keeping.store is not None:
+                await keeping.store.close()
     _say(options, {"host": os.getpid(), "state": "stopped"})
 
 
@@ -110,5 +123,6 @@ def _say(options: Options, event: dict[str, Any]) -> None:
     elif event["state"] == "ready":
         for address in event["addresses"]:
             click.echo(f"host listens at {address}")
+        click.echo(f"what is durable is kept in: {event['store']}" if event["store"] != OFF else "nothing is kept")
     else:
         click.echo(f"host is {event['state']}", err=True)

@@ -6,7 +6,7 @@ import asyncio
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -18,6 +18,9 @@ from perdure_cli.times import SPAN
 
 if TYPE_CHECKING:
     from perdure_cli.invocation import Invocation
+
+_OF_HOSTS: Final = frozenset({"grpc", "http"})
+"""Stores that are a host's."""
 
 
 @click.command("worker")
@@ -56,7 +59,8 @@ def worker(
     """Drive runs until stopped (Ctrl-C, SIGTERM), also those that other processes start or steer.
 
     MODULE:ATTRIBUTE is an app that is not installed, as with --app. With --host, the agents here are there for all
-    workers of that host, and theirs for those here.
+    workers of that host, and theirs for those here; and unless a store is named (--store, or in the configuration),
+    runs are driven in the host's, as far as their code is here.
 
     When stopped it begins nothing new, lets steps that run finish, and hands over what is left; a second signal
     ends it at once. Of several over one SQLite file, one drives and the others stand by.
@@ -68,9 +72,14 @@ def worker(
         section = {where: host, "token": token, "authority": authority and str(authority.absolute())}
         invocation.overrides["transport"] = kind
         invocation.overrides[f"transport-{kind}"] = {key: value for key, value in section.items() if value is not None}
+        if "store" not in invocation.settings().model_fields_set:
+            invocation.overrides["store"] = kind
     elif token or authority:
         msg = "--token and --authority say how to reach a host: give --host, too"
         raise click.UsageError(msg)
+    settings = invocation.settings()
+    if settings.store in _OF_HOSTS and settings.engine == "embedded":  # there, others have code that is not here
+        invocation.overrides["engine-embedded"] = {"others": "leave", **settings.section("engine-embedded")}
     asyncio.run(_work(invocation, grace.total_seconds()))
 
 
@@ -78,10 +87,12 @@ async def _work(invocation: Invocation, grace: float) -> None:
     async with invocation.open() as runtime:
         with stopped_by_signals() as stopped:
             if invocation.json:
-                emit_line({"worker": os.getpid(), "data": str(runtime.data), "state": "ready"})
+                store = runtime.configuration.store
+                emit_line({"worker": os.getpid(), "data": str(runtime.data), "store": store, "state": "ready"})
             else:
                 declared = [*runtime.catalog.names("workflow"), *runtime.catalog.names("agent")]
-                console().print(f"driving the runs in {runtime.data}: {', '.join(declared) or 'nothing is installed'}")
+                where = "the host's store" if runtime.configuration.store in _OF_HOSTS else str(runtime.data)
+                console().print(f"driving the runs in {where}: {', '.join(declared) or 'nothing is installed'}")
             await stopped.wait()
             console(stderr=True).print(f"stopping; steps that run have {grace:g} s", style="dim")
             await runtime.engine.stop(grace=grace)

@@ -277,7 +277,7 @@ class AutogenService:
         """Who calls. Raises ``NotPermitted``."""
         settings = self._settings
         if settings.without_token and "authorization" not in metadata:
-            return Principal("autogen", settings.may_host, settings.may_send, settings.may_publish)
+            return Principal("autogen", settings.may_host, settings.may_send, settings.may_publish, may_store=False)
         return self._admit(metadata.items(), {name: list(shown) for name, shown in context.auth_context().items()})
 
     async def _member(self, context: Context) -> Member:
