@@ -33,3 +33,13 @@ class TestASqliteStoreFromAfar(StoreKit):
         stores = HostsOverOneFile(clock, self.lease, backing)
         yield stores
         await stores.close()
+
+
+class TestAStoreOverCarriersThatBreak(TestAStoreInMemoryFromAfar):
+    """Every seventh packet is the last one of its carrier."""
+
+    @pytest.fixture
+    async def stores(self, clock: ManualClock) -> AsyncIterator[RemoteStores]:
+        stores = RemoteStores(clock, self.lease, cut_every=7)
+        yield stores
+        await stores.close()
