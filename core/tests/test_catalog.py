@@ -40,7 +40,7 @@ def catalog(*apps: Any) -> Catalog:
 def test_names_are_qualified_by_their_app():
     found = catalog(App("news", agents=[reader], workflows=[briefing], tools=[look, len]))
     assert found.names("agent") == ["news.reader"]
-    assert list(found.items("workflow")) == [("news.briefing", briefing)]
+    assert found.declared("workflow") == {"news.briefing": briefing}
     assert found.names("tool") == ["news.len", "news.look"]
     assert found.find("tool", "look") == ("news.look", look)
 

@@ -95,7 +95,11 @@ def _by_type(value: Any, kind: TypeAdapter[Any]) -> tuple[bytes, Any]:
     except ValidationError:
         _check(value, kind)
         raise
-    if not _equal(read, value):  # it may be of another type than was declared, or only know no equality
+    try:
+        same = bool(read == value)
+    except Exception:  # noqa: BLE001 - the equality is the author's own, or an array's, which has no truth
+        same = False
+    if not same:  # it may be of another type than was declared, or only know no equality
         _check(value, kind)
     return data, read
 
@@ -106,13 +110,6 @@ def _check(value: Any, kind: TypeAdapter[Any]) -> None:
     Not each time: it takes ten times as long as to write it (``"error"`` is tried as a truth value first, which fails).
     """
     kind.serializer.to_json(value, by_alias=True, warnings="error")
-
-
-def _equal(read: Any, value: Any) -> bool:
-    try:
-        return bool(read == value)
-    except Exception:  # noqa: BLE001 - the author's own, or an array's, which has no truth
-        return False
 
 
 def decode(data: bytes, annotation: Any, where: str) -> Any:
@@ -253,6 +250,10 @@ class Parameters:
             raise UsageError(msg) from error
 
     @cached_property
+    def _fields(self) -> list[tuple[str, str]]:
+        return [(field.alias or name, name) for name, field in self.model.model_fields.items()]
+
+    @cached_property
     def schema(self) -> dict[str, JSON]:
         """Its JSON schema, of type object."""
         try:
@@ -282,4 +283,4 @@ class Parameters:
     def decode(self, data: bytes, where: str) -> dict[str, Any]:
         """Arguments by name, as their declared types. Raises ``InvalidInput``."""
         value = decode(data, self.model, where)
-        return {field.alias or name: getattr(value, name) for name, field in self.model.model_fields.items()}
+        return {alias: getattr(value, name) for alias, name in self._fields}

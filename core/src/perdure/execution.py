@@ -313,11 +313,8 @@ class Execution:
         self._programs = programs
         self._requests: dict[str, str] = {}
         self.outcome: Outcome | None = None
-
-    @property
-    def pending(self) -> dict[str, Command]:
+        self.pending: dict[str, Command] = self.machine.pending
         """What the code waits for, by path."""
-        return self.machine.pending
 
     def begin(self, entries: Iterable[Entry] = (), *, now: float | None = None) -> Activation:
         """Start the code and feed it its journal. The activation's ``opened`` are all the steps to be attempted.
@@ -353,7 +350,7 @@ class Execution:
 
     def due(self, now: float) -> Command | None:
         """The earliest timer, if it is due; of equal ones, the one that was set first."""
-        wake_at = self.wake_at()
+        wake_at = self.wake_at() if self._timers else None
         return self.pending[self._timers[0][2]] if wake_at is not None and wake_at <= now else None
 
     def called(self, reply: str) -> Command | None:

@@ -396,23 +396,26 @@ class Runtime:
             declared.decode_input(payload)
             session = session or secrets.token_hex(8)
         options, now = self._options, self.clock.now()
-        start = Start(
-            options.id or f"{'turn' if workflow is None else 'run'}_{secrets.token_hex(16)}",
-            "turn" if workflow is None else "workflow",
-            target,
-            payload,
-            now,
-            session=session,
-            key=key,
-            tags=options.tags,
-            version=self.catalog.version(target),
-            due=None if options.delay is None else now + options.delay.total_seconds(),
-            on_close="abandon",
-            reuse="join" if options.reuse == "fail" else options.reuse,
-        )
+        kind = "turn" if workflow is None else "workflow"
+        run = options.id or f"{'turn' if workflow is None else 'run'}_{secrets.token_hex(16)}"
 
         async def accept(operation: Operation) -> Accepted:
-            return await self.engine.submit(start._replace(headers=operation.headers))
+            start = Start(
+                run,
+                kind,
+                target,
+                payload,
+                now,
+                session=session,
+                key=key,
+                headers=operation.headers,
+                tags=options.tags,
+                version=self.catalog.version(target),
+                due=None if options.delay is None else now + options.delay.total_seconds(),
+                on_close="abandon",
+                reuse="join" if options.reuse == "fail" else options.reuse,
+            )
+            return await self.engine.submit(start)
 
         accepted: Accepted = await self.through(Operation("start", target, {}), accept)
         if not accepted.new and options.id is not None and options.reuse == "fail":

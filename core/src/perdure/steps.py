@@ -210,8 +210,10 @@ class StepCall(NamedTuple):
         cls, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: StepOptions
     ) -> StepCall:
         """Merge the call's options with the function's own. Raises ``NotEncodable`` for live arguments."""
-        own, own_name, is_async = _looked_up(_functions, fn, _function)
-        name = options.name or own_name
+        known = _looked_up(fn)
+        own, name, returns = known.own, options.name or known.name, options.returns
+        if returns is None:  # only now: the annotations of a function whose type is given need not be there
+            returns = known.returns = encoding.returns_of(fn) if known.returns is ... else known.returns
         return cls(
             fn,
             args,
@@ -220,9 +222,9 @@ class StepCall(NamedTuple):
             options.role,
             options.retry or own.retry or DEFAULT_RETRY,
             options.timeout if options.timeout is not None else own.timeout,
-            options.returns if options.returns is not None else _looked_up(_returns, fn, encoding.returns_of),
+            returns,
             options.fingerprint if options.fingerprint is not None else encoding.fingerprint(args, kwargs, name),
-            is_async,
+            known.is_async,
             options.heartbeat if options.heartbeat is not None else own.heartbeat,
             options.process or own.process,
             options.local or own.local,
@@ -291,36 +293,35 @@ class StepCall(NamedTuple):
         return encoding.decode(data, self.returns, f"the recorded result of step {self.name!r}")
 
 
-def _function(fn: Callable[..., Any]) -> tuple[StepOptions, str, bool]:
-    """Of a function: its own options, its name, and whether it is async."""
-    own = getattr(fn, "__perdure_step__", None) or _NO_OPTIONS
-    named = getattr(fn, "func", fn)  # of a functools.partial, too
-    return own, own.name or getattr(named, "__name__", type(named).__name__), _is_async(fn)
+@dataclass(slots=True)
+class _Known:
+    """What is known of a function, as far as it was looked up: its options, name, return type (or ``...``)."""
+
+    own: StepOptions
+    name: str
+    is_async: bool
+    returns: Any = ...
 
 
-def _is_async(fn: Callable[..., Any]) -> bool:
-    called = getattr(fn, "__call__", None)  # noqa: B004 - the method itself is what is looked at
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(called)
-
-
-def _looked_up(
-    known: WeakKeyDictionary[Callable[..., Any], Any], fn: Callable[..., Any], look: Callable[[Callable[..., Any]], Any]
-) -> Any:
-    """A fact about a function, looked up once, for it may be a step in a loop; and only if it is wanted.
-
-    The annotations of a function whose type is given at the call need not be there at run time.
-    """
+def _looked_up(fn: Callable[..., Any]) -> _Known:
+    """The facts about a function, looked up once, for it may be a step in a loop."""
     fn = getattr(fn, "__func__", fn)  # a bound method is a new object each time
     try:
-        fact = known.get(fn, _UNKNOWN)
+        known = _functions.get(fn)
     except TypeError:  # not hashable, as a callable instance may be
-        return look(fn)
-    if fact is _UNKNOWN:
-        fact = known[fn] = look(fn)
-    return fact
+        return _function(fn)
+    if known is None:
+        known = _functions[fn] = _function(fn)
+    return known
 
 
-_UNKNOWN: Final = object()
-_returns: WeakKeyDictionary[Callable[..., Any], Any] = WeakKeyDictionary()
-_functions: WeakKeyDictionary[Callable[..., Any], tuple[StepOptions, str, bool]] = WeakKeyDictionary()
+def _function(fn: Callable[..., Any]) -> _Known:
+    own = getattr(fn, "__perdure_step__", None) or _NO_OPTIONS
+    named = getattr(fn, "func", fn)  # of a functools.partial, too
+    called = getattr(fn, "__call__", None)  # noqa: B004 - the method itself is what is looked at
+    is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(called)
+    return _Known(own, own.name or getattr(named, "__name__", type(named).__name__), is_async)
+
+
+_functions: WeakKeyDictionary[Callable[..., Any], _Known] = WeakKeyDictionary()
 _NO_OPTIONS: Final = StepOptions()

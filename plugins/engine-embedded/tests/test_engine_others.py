@@ -113,16 +113,11 @@ async def test_a_worker_that_leaves_others_gives_their_parked_runs_no_other_try(
 
 
 class Gated(MemoryStore):
-    """Whose first claim takes until it is let through; notes on whose behalf it accepts."""
+    """Whose claims take until they are let through."""
 
     def __init__(self, clock: ManualClock) -> None:
         super().__init__(clock)
         self.gate = asyncio.Event()
-        self.behalf: list[str | None] = []
-
-    async def accept(self, items, *, worker=None):
-        self.behalf.append(worker)
-        return await super().accept(items, worker=worker)
 
     async def claim(self, worker, now, *, limit=256, targets=None):
         await self.gate.wait()
@@ -130,22 +125,21 @@ class Gated(MemoryStore):
 
 
 class TestBeforeTheFirstClaim:
-    """The store knows from the first claim what a worker takes."""
+    """The store does not know what a worker takes."""
 
     @pytest.fixture
     def store(self, clock: ManualClock) -> Gated:
         return Gated(clock)
 
-    async def test_nothing_is_accepted_on_its_behalf(self, opened: Open, clock: ManualClock, store: Gated) -> None:
+    async def test_nothing_is_given_to_it_that_it_would_park(
+        self, opened: Open, clock: ManualClock, store: Gated
+    ) -> None:
         async with opened("one") as one, asyncio.timeout(PATIENCE):
             await one.engine.submit(start_of("r2", "two", clock))
             await one.engine.submit(start_of("r1", "one", clock))
-            assert store.behalf == [None, None]
             store.gate.set()
             await tell(one, "r1", clock)
             assert (await one.engine.wait("r1")).status == "completed"
             left = await store.run("r2")
             assert left is not None
             assert left.status == "pending"
-            await one.engine.submit(start_of("r3", "one", clock))
-            assert store.behalf[-1] is not None

@@ -20,6 +20,8 @@ ALLOWED = re.compile(
 )
 LOOK = re.compile(r"SCAN (\w+ AS )?(\w+)")
 SMALL = re.compile(r"SCAN (\d+ CONSTANT|driver|called|CONSTANT|json_each|\(subquery|sqlite_master|pragma)")
+TARGETS = {"a": None, "b": frozenset({"app.flow", "app.agent"})}
+"""Of workers that have claimed."""
 
 
 @pytest.fixture
@@ -97,7 +99,7 @@ def test_no_call_looks_at_everything(asked, path):
     driver = Driver(connection, lock, lease=10.0, now=lambda: 0.0)
     connection.execute("BEGIN IMMEDIATE")
     driver.take("a")
-    ledger = Ledger(connection, driver, lambda _: 1.0, {"b": frozenset({"app.flow", "app.agent"})})
+    ledger = Ledger(connection, driver, lambda _: 1.0, TARGETS)
     work(ledger)
     ledger.leave("a", last=True)
     connection.execute("COMMIT")
@@ -112,7 +114,7 @@ def test_upkeep_looks_at_the_runs_that_it_is_about(asked):
     driver = Driver(connection, lock, lease=10.0, now=lambda: 0.0)
     connection.execute("BEGIN IMMEDIATE")
     driver.take("a")
-    ledger = Ledger(connection, driver, lambda _: 1.0, {"b": frozenset({"app.flow", "app.agent"})})
+    ledger = Ledger(connection, driver, lambda _: 1.0, TARGETS)
     _, claims = ledger.accept([turn("t", tags={"a": "b"})], "a", 0.0)
     ledger.commit(end(claims[0], entries=(step(1),), log=(b"1",), state=b"2"), "a")
     ledger.rewind("t", 0, 0.0)
@@ -143,7 +145,7 @@ def test_runs_of_other_targets_cost_a_claim_nothing_however_many_they_are(asked,
         driver = Driver(connection, lock, lease=10.0, now=lambda: 0.0)
         connection.execute("BEGIN IMMEDIATE")
         driver.take("a")
-        ledger = Ledger(connection, driver, lambda _: 1.0, {"b": frozenset({"app.agent", "app.other"})})
+        ledger = Ledger(connection, driver, lambda _: 1.0, {"a": None, "b": frozenset({"app.agent", "app.other"})})
         efforts = []
         for many in (200, 2000):
             worker = None if state == "new" else "a"
@@ -187,7 +189,7 @@ def test_no_view_looks_at_everything(asked, path):
     driver = Driver(connection, lock, lease=10.0, now=lambda: 0.0)
     connection.execute("BEGIN IMMEDIATE")
     driver.take("a")
-    work(Ledger(connection, driver, lambda _: 1.0, {"b": frozenset({"app.flow", "app.agent"})}))
+    work(Ledger(connection, driver, lambda _: 1.0, TARGETS))
     connection.execute("COMMIT")
     lock.close()
     reader = open_reader(path)

@@ -189,7 +189,7 @@ class Machine:
         if self.state == "waiting":
             self._check(entry)
         self._move("feed")
-        self.loop.now = max(self.now, entry.at)
+        self.loop.now = max(self.loop.now, entry.at)
         del self.pending[entry.path]
         waiter = self._futures.pop(entry.path)
         if isinstance(waiter, DurableTimer):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic_core import from_json
 
@@ -17,28 +17,14 @@ from perdure.steps import Attempt
 from perdure_engine_embedded.processes import run_apart
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from perdure.execution import Command
     from perdure.messages import Start
-    from perdure.ports import EngineParts
+    from perdure.ports import EngineParts, StepMiddleware
     from perdure.steps import StepCall
 
 _SECOND: Final = 1.0
-
-
-class Attempted(NamedTuple):
-    """What came of an attempt.
-
-    Attributes:
-        entry: For the journal: kind ``step`` with the outcome, or kind ``attempt`` if another one is to follow.
-        pause: Of the latter, how long to wait before it (seconds).
-        seen: The result as code will see it.
-    """
-
-    entry: Entry
-    pause: float | None
-    seen: Any
 
 
 async def attempt(
@@ -47,8 +33,11 @@ async def attempt(
     command: Command,
     before: tuple[int, bytes | None],
     tell: Callable[[bytes], None],
-) -> Attempted:
+) -> tuple[Entry, float | None, Any]:
     """Make one attempt.
+
+    Returns the entry for the journal, of kind ``step`` with the outcome, or of kind ``attempt`` if another one is to
+    follow; of the latter, how long to wait before it (seconds); and the result as code will see it.
 
     Args:
         parts: What the engine stands on.
@@ -63,15 +52,15 @@ async def attempt(
     number, told = before
     pulse = Pulse(tell)
     attempted = Attempt(key, number, from_json(told) if told is not None else None, pulse.beat)
-    body: Callable[[], Awaitable[Any]] = partial(call.attempt, attempted, run_apart)
-    if parts.step_middleware:
-        info = StepInfo(start, command.path, call.name, call.role, number, key)
-        for middleware in reversed(parts.step_middleware):
-            body = partial(middleware, info, body)
     pause: float | None = None
     value = error = seen = None
     try:
-        value, seen = call.encode(await body())
+        if parts.step_middleware:
+            info = StepInfo(start, command.path, call.name, call.role, number, key)
+            result = await _through(parts.step_middleware, info, partial(call.attempt, attempted, run_apart))
+        else:
+            result = await call.attempt(attempted, run_apart)
+        value, seen = call.encode(result)
         if len(value) > parts.max_payload:
             value = None
             msg = (
@@ -87,20 +76,28 @@ async def attempt(
         pause = call.retry.pause(number, raised)
     finally:
         pulse.stop(follows=pause is not None)
-    entry = Entry(
-        kind="step" if pause is None else "attempt",
-        path=command.path,
-        at=parts.clock.now(),
-        name=call.name,
-        fingerprint=call.fingerprint,
-        value=value,
-        error=error,
-        attempt=number,
-        started=started,
-        role=call.role,
-        source=command.source,
+    entry = Entry(  # by place: one is made for each step, and names would cost as much again
+        "step" if pause is None else "attempt",
+        command.path,
+        parts.clock.now(),
+        call.name,
+        call.fingerprint,
+        value,
+        error,
+        number,
+        started,
+        call.role,
+        command.source,
     )
-    return Attempted(entry, pause, seen)
+    return entry, pause, seen
+
+
+def _through(
+    middlewares: Sequence[StepMiddleware], info: StepInfo, body: Callable[[], Awaitable[Any]]
+) -> Awaitable[Any]:
+    for middleware in reversed(middlewares):
+        body = partial(middleware, info, body)
+    return body()
 
 
 class Pulse:
@@ -110,13 +107,15 @@ class Pulse:
         tell: Is given JSON, on the event loop.
     """
 
+    # Of the class: few attempts report anything.
+    _latest: bytes | None = None
+    _told: bytes | None = None
+    _rest: asyncio.TimerHandle | None = None
+    _stopped = False
+
     def __init__(self, tell: Callable[[bytes], None]) -> None:
         self._tell = tell
         self._loop = asyncio.get_running_loop()
-        self._latest: bytes | None = None
-        self._told: bytes | None = None
-        self._rest: asyncio.TimerHandle | None = None
-        self._stopped = False
 
     def beat(self, details: object) -> None:
         """Report. From any thread. Raises ``NotEncodable``."""

@@ -73,10 +73,10 @@ class EmbeddedEngine:
         self._patience = Patience(settings.pause)
         self._reports = Reports(self._store, parts.observers)
         self._doorway = Doorway(self._accept, self._tasks)
-        self._waiters = Waiters(self._store, self._store, self._drives, self._live.__contains__)
+        self._waiters = Waiters(self._store, self._store, (self._live, self._cache), self._live.__contains__)
         self._poke = asyncio.Event()
         self._next_wake: float | None = None
-        self._driving = self._asked = False
+        self._driving = False
         self._ticker: asyncio.TimerHandle | None = None
         self._watchdog: Watchdog | None = None
 
@@ -157,8 +157,7 @@ class EmbeddedEngine:
         return live.execution
 
     async def _accept(self, items: Sequence[Start | Delivery]) -> Sequence[Accepted]:
-        # Before the first claim has said which targets it takes, the store would give it runs of any.
-        wanted = self._worker if self._driving and self._room > 0 and (self._asked or self._takes is None) else None
+        wanted = self._worker if self._driving and self._room > 0 else None
         accepted, claims = await self._store.accept(items, worker=wanted)
         self._take(claims)
         return accepted
@@ -178,7 +177,6 @@ class EmbeddedEngine:
                 refused = True
                 await self._patience.wait(error)
                 continue
-            self._asked = True
             self._next_wake = wake if limit else self._own_wake()
             if refused:  # else it says nothing: a claim that finds nothing writes nothing, and a full disk allows it
                 self._patience.over()
@@ -339,7 +337,7 @@ class EmbeddedEngine:
         tell = partial(self._beat, live, command)
         try:
             while True:
-                if not await self._is_ours(live):
+                if not (self._holds(live) or await self._is_ours(live)):
                     return
                 told = machine.heartbeats.get(command.path)
                 entry, pause, seen = await attempt(self._parts, live.start, command, (number, told), tell)
@@ -367,7 +365,9 @@ class EmbeddedEngine:
 
         Who stood still for longer than the lease could commit no outcome, but would do again what is recorded by now.
         """
-        while not self._store.tick(self._worker, self._parts.clock.now(), run=live.run, epoch=live.epoch):
+        while not self._holds(live):
+            if live.gone:
+                return False
             while live.busy and not live.gone:
                 await self._pause(_QUIET)  # somebody commits already, and learns of it
             if live.gone:
@@ -383,7 +383,12 @@ class EmbeddedEngine:
             self._take(claims)
             if live.has_arrivals:
                 self._spawn(self._guard(live, self._work, live, None), f"perdure-run-{live.run}")
-        return not live.gone
+        return True
+
+    def _holds(self, live: Live) -> bool:
+        """Whether the store is certain that the run is held here; it is told that this worker lives."""
+        certain = self._store.tick(self._worker, self._parts.clock.now(), run=live.run, epoch=live.epoch)
+        return certain and not live.gone
 
     def _beat(self, live: Live, command: Command, details: bytes) -> None:
         """An attempt has said how far it is."""
@@ -400,18 +405,21 @@ class EmbeddedEngine:
         steps: list[Command] = []
         try:
             while not live.gone and self._live.get(live.run) is live:  # what was released is not ours to move
-                batch = live.collect(self._parts.clock.now())
+                now = self._parts.clock.now()
+                batch = live.collect(now)
                 if batch is None:
                     if live.running:
                         break
                     batch = Batch(release=True)
-                if batch.may_wait and 0 < len(batch.entries) < _LOCAL:
+                if batch.local and batch.may_wait and 0 < len(batch.entries) < _LOCAL:
                     steps += self._turn_to_steps(live, batch)
                     live.hold(batch)
                     continue
-                if not await self._write(live, batch):
+                if not await self._write(live, batch, now):
                     return None
                 steps += self._turn_to_steps(live, batch)
+                if steps and live.rests:
+                    break
         except NonDeterminism as error:
             await self._park(live, ErrorInfo.of(error))
             return None
@@ -437,19 +445,18 @@ class EmbeddedEngine:
             live.running[command.path] = None
         return wanted
 
-    async def _write(self, live: Live, batch: Batch) -> bool:
+    async def _write(self, live: Live, batch: Batch, now: float) -> bool:
         """Commit a batch; ``False`` if the run is no longer ours to move, or is done with for now."""
-        if not batch.must_be_written:
+        if not (batch.entries or batch.must_be_written):
             return True
-        commit = live.commit(
-            batch, self._parts.clock.now(), unreported=self._reports.wanted, limit=self._parts.max_payload
-        )
+        commit = live.commit(batch, now, unreported=self._reports.wanted, limit=self._parts.max_payload)
         claims = await self._commit(live, commit)
         if claims is None:
             return False
         live.committed(batch)
         live.refusals = 0
-        self._reports.committed(live.start, commit)
+        if self._reports.wanted:
+            self._reports.committed(live.start, commit)
         if commit.wake_at is not None and (self._next_wake is None or commit.wake_at < self._next_wake):
             self._next_wake = commit.wake_at
             self._poke.set()
@@ -461,7 +468,8 @@ class EmbeddedEngine:
             self._tell(live, commit)
         if commit.asks:
             self._waiters.asked()
-        self._take(claims)
+        if claims:
+            self._take(claims)
         return not live.gone
 
     def _tell(self, live: Live, commit: Commit) -> None:
@@ -477,7 +485,7 @@ class EmbeddedEngine:
             live.give_up()
             self._drop(live)
 
-    async def _commit(self, live: Live, commit: Commit) -> list[Claim] | None:
+    async def _commit(self, live: Live, commit: Commit) -> Sequence[Claim] | None:
         """Commit; on refusal drop the machine and start again from what the store has."""
         while True:
             try:
@@ -501,7 +509,7 @@ class EmbeddedEngine:
                 return None
             else:
                 self._patience.over()
-                return list(claims)
+                return claims
 
     def _reopen(self, live: Live) -> None:
         claim = live.forget()
@@ -561,9 +569,6 @@ class EmbeddedEngine:
         if problem:
             msg = f"the answer to request {delivery.key!r} does not fit: {problem}; the request stays open"
             raise InvalidInput(msg)
-
-    def _drives(self, run: str) -> bool:
-        return run in self._live or run in self._cache
 
     def _tick(self) -> None:
         self._store.tick(self._worker, self._parts.clock.now())

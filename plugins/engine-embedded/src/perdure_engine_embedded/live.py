@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from perdure.execution import Command, Execution
-    from perdure.messages import EntryKind, RunView, Status
+    from perdure.messages import EntryKind, Progress, RunView, Status
 
 _STIRRING: Final = frozenset({"resume", "cancel", "terminate"})
 """What sets a run going that was set aside."""
@@ -126,6 +126,8 @@ class Live:
     """A run that this engine holds, or has in its cache.
 
     Attributes:
+        start: What it was started with.
+        run: Its id.
         execution: Its code, once it is loaded.
         seq: Length of its journal, as committed.
         running: The tasks that attempt its steps, by path.
@@ -139,6 +141,7 @@ class Live:
     def __init__(self, claim: Claim, *, refusals: int = 0) -> None:
         self.refusals = refusals
         self.start = claim.start
+        self.run = claim.start.run
         self.epoch = claim.epoch
         self.seq = claim.seq
         self.rewound = claim.rewound
@@ -157,14 +160,14 @@ class Live:
         self._began_at = claim.start.at
 
     @property
-    def run(self) -> str:
-        """Its id."""
-        return self.start.run
-
-    @property
     def has_arrivals(self) -> bool:
         """Whether something waits to be fed."""
         return bool(self._arrived)
+
+    @property
+    def rests(self) -> bool:
+        """Whether there is surely nothing to collect, whatever the time is."""
+        return not self._stirs and self.execution is not None and self.execution.wake_at() is None
 
     @property
     def _stirs(self) -> bool:
@@ -232,18 +235,13 @@ class Live:
             NonDeterminism: The code no longer fits its journal.
         """
         execution = self.execution
-        if execution is None or self.gone or not (self._stirs or execution.due(now) is not None):
+        due = None if execution is None else execution.due(now)
+        if execution is None or self.gone or not (self._stirs or due is not None):
             return None
         batch = self._held or Batch()
         before = batch.weight if self._held is not None else 0
         if self._begun is not None:
-            self._tell(batch, execution)
-            told = batch.progress is not None or self._began_at != self.start.at
-            if self.seq == 0 and (told or not _is_repeatable(self._begun)):
-                batch.firm = True
-                batch.entries.append(Entry("begin", "begin", now, started=self._began_at))
-            batch.add(self._begun, now)
-            self._begun = None
+            self._take_up(batch, self._begun, execution, now)
         while self._arrived and execution.outcome is None and batch.outcome is None:
             arrived = self._arrived.popleft()
             if isinstance(arrived, Delivery):
@@ -252,18 +250,25 @@ class Live:
                 batch.firm = batch.firm or arrived.kind != "step" or not command.body.local
                 batch.entries.append(arrived)
                 batch.add(execution.feed(arrived), now)
-        if self.suspending is None:
+        if due is not None and self.suspending is None:
             _fire(batch, execution, now)
-        self._tell(batch, execution)
-        if batch.weight == before:
+        if (progress := execution.progress()) is not None:
+            batch.progress = _encoded(progress)
+        if (self._held is not None or not batch.entries) and batch.weight == before:
             return None
         self._held = None
         return batch
 
-    @staticmethod
-    def _tell(batch: Batch, execution: Execution) -> None:
+    def _take_up(self, batch: Batch, begun: Activation, execution: Execution, now: float) -> None:
+        """Add what the code has done since it began."""
         if (progress := execution.progress()) is not None:
-            batch.progress = progress.model_dump_json().encode()
+            batch.progress = _encoded(progress)
+        told = batch.progress is not None or self._began_at != self.start.at
+        if self.seq == 0 and (told or not _is_repeatable(begun)):
+            batch.firm = True
+            batch.entries.append(Entry("begin", "begin", now, started=self._began_at))
+        batch.add(begun, now)
+        self._begun = None
 
     def _receive(self, batch: Batch, delivery: Delivery, execution: Execution, now: float) -> None:
         """Take something from the inbox."""
@@ -294,7 +299,7 @@ class Live:
         if execution is not None and batch.moves_only and self.suspending is None:
             active = bool(self.running or batch.opened)
             return Commit(
-                self.run,
+                self.start.run,
                 self.epoch,
                 self.seq,
                 now,
@@ -468,6 +473,10 @@ def newer(claim: Claim, other: Claim | None) -> Claim:
     if other is None:
         return claim
     return max(other, claim, key=lambda each: (each.epoch, each.seq, len(each.inbox)))
+
+
+def _encoded(progress: Progress) -> bytes:
+    return progress.model_dump_json().encode()
 
 
 def _record(command: Command, now: float) -> Entry:

@@ -29,11 +29,8 @@ class Reports:
         self._told: set[str] = set()
         self._finished: list[str] = []
         self._task: asyncio.Task[None] | None = None
-
-    @property
-    def wanted(self) -> bool:
+        self.wanted: bool = bool(observers)
         """Whether anybody observes."""
-        return bool(self._observers)
 
     def recorded(self, start: Start, entries: Sequence[Entry]) -> None:
         """Entries were committed."""

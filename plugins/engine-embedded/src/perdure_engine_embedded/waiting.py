@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from perdure.errors import UnknownName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
     from perdure.messages import RunView
     from perdure.ports import Query, Store
+
+Runs: TypeAlias = "Container[str]"
 
 _QUIET: Final = 0.02  # seconds between two looks: bounds the reads while others write all the time
 
@@ -22,12 +23,26 @@ def settled(view: RunView, *, until_waiting: bool) -> bool:
     return view.finished or view.status == "parked" or (until_waiting and bool(view.requests))
 
 
-@dataclass(eq=False)
 class _Waiter:
-    run: str
-    until_waiting: bool
-    event: asyncio.Event = field(default_factory=asyncio.Event)
-    end: RunView | None = None
+    """One who waits for a run.
+
+    Attributes:
+        until_waiting: Also for a request of it.
+        told: Gets a result when there may be something to see.
+        end: That, if it is the run's end.
+    """
+
+    __slots__ = ("end", "told", "until_waiting")
+
+    def __init__(self, *, until_waiting: bool) -> None:
+        self.until_waiting = until_waiting
+        self.told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.end: RunView | None = None
+
+    def tell(self) -> None:
+        """There may be something to see."""
+        if not self.told.done():
+            self.told.set_result(None)
 
 
 class Waiters:
@@ -36,12 +51,16 @@ class Waiters:
     Args:
         store: Tells of changes.
         query: The views.
-        driven_here: Whether a run is driven by this engine, which then tells of it itself.
+        driven_here: The runs that this engine drives, and then tells of itself.
         moves_here: Whether it has something to do, and this engine does it.
     """
 
     def __init__(
-        self, store: Store, query: Query, driven_here: Callable[[str], bool], moves_here: Callable[[str], bool]
+        self,
+        store: Store,
+        query: Query,
+        driven_here: tuple[Runs, Runs],
+        moves_here: Callable[[str], bool],
     ) -> None:
         self._store = store
         self._query = query
@@ -59,7 +78,7 @@ class Waiters:
         """Something happened to a run: those who wait for it look, unless this is its ``end``."""
         for waiter in self._waiters.get(run, ()):
             waiter.end = end
-            waiter.event.set()
+            waiter.tell()
 
     def asked(self) -> None:
         """A run asked for an answer: its callers' waiters, who want to know, are told with the next look."""
@@ -67,27 +86,35 @@ class Waiters:
 
     async def wait(self, run: str, *, timeout: float | None, until_waiting: bool) -> RunView:
         """See ``Engine.wait``."""
-        waiter = _Waiter(run, until_waiting)
-        self._waiters.setdefault(run, {})[waiter] = None
+        if timeout is None:
+            return await self._wait(run, until_waiting=until_waiting)
         scope = asyncio.timeout(timeout)
         try:
             async with scope:
-                moves = not until_waiting and self._moves_here(run)
-                while True:
-                    waiter.event.clear()
-                    if not moves:  # else there is nothing to see until it is told of
-                        view = await self._view(run)
-                        if settled(view, until_waiting=until_waiting):
-                            return view
-                    moves = False
-                    self._look()
-                    await waiter.event.wait()
-                    if waiter.end is not None:
-                        return waiter.end
+                return await self._wait(run, until_waiting=until_waiting)
         except TimeoutError:
             if not scope.expired():
                 raise
             return await self._view(run)
+
+    async def _wait(self, run: str, *, until_waiting: bool) -> RunView:
+        waiter = _Waiter(until_waiting=until_waiting)
+        self._waiters.setdefault(run, {})[waiter] = None
+        try:
+            # Of a run that moves here there is nothing to see until it is told of.
+            if until_waiting or not self._moves_here(run):
+                view = await self._view(run)
+                if settled(view, until_waiting=until_waiting):
+                    return view
+            while True:
+                self._look()
+                await waiter.told
+                if waiter.end is not None:
+                    return waiter.end
+                waiter.told = asyncio.get_running_loop().create_future()
+                view = await self._view(run)
+                if settled(view, until_waiting=until_waiting):
+                    return view
         finally:
             del self._waiters[run][waiter]
             if not self._waiters[run]:
@@ -112,8 +139,11 @@ class Waiters:
         while True:
             seen = await self._store.changed(seen)
             asked, self._asked = self._asked, False
-            for run, waiters in self._waiters.items():
-                if not self._driven_here(run) or (asked and any(waiter.until_waiting for waiter in waiters)):
+            moving, cached = self._driven_here
+            for run in [run for run in self._waiters if run not in moving and run not in cached]:
+                self.tell(run)
+            for run, waiters in self._waiters.items() if asked else ():
+                if any(waiter.until_waiting for waiter in waiters):
                     self.tell(run)
             quiet = loop.create_future()
             loop.call_later(_QUIET, _release, quiet)

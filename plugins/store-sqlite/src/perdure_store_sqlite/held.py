@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _NOTHING: Final = ((), (), (), (), (), (), None)
 """``consumed`` to ``state`` of a commit that only appends entries."""
+_NOBODY: Final[frozenset[str]] = frozenset()
 _FEW: Final = 64
 """Timers of targets that are not asked for, which a claim looks at again and again."""
 _MANY: Final = 2_000
@@ -69,7 +70,7 @@ class Holding:
         connection: The writer's, in a transaction whenever a method is called.
         driver: Whether and under which epoch this process drives.
         left: For how many seconds more a worker of this process counts as alive; none, if it is dead.
-        targets: What each worker takes, if it does not take all.
+        targets: What each worker has asked for last; who has asked for nothing is given nothing.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Holding:
         connection: sqlite3.Connection,
         driver: Driver,
         left: Callable[[str], float],
-        targets: Mapping[str, frozenset[str]],
+        targets: Mapping[str, frozenset[str] | None],
     ) -> None:
         self._connection, self._driver, self._left, self._targets = connection, driver, left, targets
         self._held: dict[str, Held] = {}
@@ -167,7 +168,7 @@ class Holding:
         """See ``ports.Store.claim``; nothing for a process that does not drive."""
         if self._driver.epoch is None:
             return (), None
-        targets = self._targets.get(worker)
+        targets = self._targets.get(worker, _NOBODY)
         lease = self._orphan(worker, targets, now)
         self._connection.execute(sql.BECOME_DUE, (now, limit))
         news = self._hold_all(self._news(worker, now), worker, now)
@@ -267,7 +268,7 @@ class Holding:
         return next(iter(wanted), timers[-1][0] if len(timers) == _FEW else None)
 
     def _takes(self, worker: str, target: str) -> bool:
-        targets = self._targets.get(worker)
+        targets = self._targets.get(worker, _NOBODY)
         return targets is None or target in targets
 
     def _offer(self, run: str, id: int, worker: str | None, now: float) -> Claim | None:

@@ -35,7 +35,7 @@ class Ledger:
         connection: The writer's, in a transaction whenever a method is called.
         driver: Whether and under which epoch this process drives.
         left: For how many seconds more a worker of this process counts as alive; none, if it is dead.
-        targets: What each worker takes, if it does not take all.
+        targets: What each worker has asked for last; who has asked for nothing is given nothing.
     """
 
     def __init__(
@@ -43,9 +43,10 @@ class Ledger:
         connection: sqlite3.Connection,
         driver: Driver,
         left: Callable[[str], float],
-        targets: Mapping[str, frozenset[str]],
+        targets: Mapping[str, frozenset[str] | None],
     ) -> None:
         self._holding = Holding(connection, driver, left, targets)
+        self.holds = self._holding.holds
         self._use(connection)
         self.loud = self.grew = False
         """Whether something changed that others may wait for; whether a journal merely grew. The writer's to reset."""
@@ -54,10 +55,6 @@ class Ledger:
         self._connection = connection
         self._intake = Intake(connection, self._holding)
         self._upkeep = Upkeep(connection, self._holding, self._intake)
-
-    def holds(self, run: str, epoch: int, worker: str) -> bool:
-        """See ``Holding.holds``."""
-        return self._holding.holds(run, epoch, worker)
 
     # -- transactions -----------------------------------------------------------------------------------------
 

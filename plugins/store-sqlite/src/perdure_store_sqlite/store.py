@@ -33,7 +33,7 @@ from perdure_store_sqlite.writer import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
     from pathlib import Path
 
     from perdure.messages import (
@@ -103,8 +103,6 @@ class SqliteStore:
         self, items: Sequence[Start | Delivery | Reported], *, worker: str | None = None
     ) -> tuple[Sequence[Accepted], Sequence[Claim]]:
         """See ``ports.Store.accept``."""
-        if worker is not None:
-            self._shared.ticks.setdefault(worker, self._now())
         return await self._put(Accept(tuple(items), worker, self._now()), worker or "")
 
     async def claim(
@@ -112,19 +110,16 @@ class SqliteStore:
     ) -> tuple[Sequence[Claim], float | None]:
         """See ``ports.Store.claim``."""
         self._shared.ticks[worker] = self._now()
-        if targets is not None:
-            self._shared.targets[worker] = targets
-        else:
-            self._shared.targets.pop(worker, None)
+        self._shared.targets[worker] = targets
         return await self._put(Take(worker, now, limit), worker)
 
     async def load(self, run: str) -> Loaded:
         """See ``ports.Store.load``."""
         return await self._read(lambda views: views.load(run))
 
-    async def commit(self, commit: Commit, *, worker: str) -> Sequence[Claim]:
+    def commit(self, commit: Commit, *, worker: str) -> Coroutine[Any, Any, Sequence[Claim]]:
         """See ``ports.Store.commit``."""
-        return await self._put(commit, worker)
+        return self._put(commit, worker)  # no coroutine of its own: most calls are this one
 
     async def changed(self, seen: int) -> int:
         """See ``ports.Store.changed``."""
@@ -151,8 +146,8 @@ class SqliteStore:
         epoch: int = 0,
     ) -> bool:
         """See ``ports.Store.tick``."""
-        self._shared.ticks[worker] = self._now()
-        return self._writer.holds(run, epoch, worker)
+        at = self._shared.ticks[worker] = self._now()
+        return self._writer.holds(run, epoch, worker, at)
 
     async def leave(self, worker: str) -> None:
         """See ``ports.Store.leave``."""
@@ -231,7 +226,8 @@ class SqliteStore:
     async def _put(self, call: Call, worker: str) -> Any:
         if not self._there:
             await self._begin()
-        self._check_open()
+        if self._closed:
+            self._check_open()
         loop = asyncio.get_running_loop()
         self._loop = loop
         future: asyncio.Future[Any] = loop.create_future()

@@ -143,7 +143,7 @@ class Shared:
 
     Attributes:
         ticks: By the loop: when each worker last said that it is alive.
-        targets: By the loop: what each worker takes, if it does not take all.
+        targets: By the loop: what each worker has asked for last; who has asked for nothing is given nothing.
         waiters: By the loop: whether anybody waits for a change.
         deliver: By the loop, once.
         transactions: By the thread: how many were committed.
@@ -152,7 +152,7 @@ class Shared:
 
     deliver: Deliver
     ticks: dict[str, float] = field(default_factory=dict[str, float])
-    targets: dict[str, frozenset[str]] = field(default_factory=dict[str, "frozenset[str]"])
+    targets: dict[str, frozenset[str] | None] = field(default_factory=dict[str, "frozenset[str] | None"])
     waiters: bool = False
     transactions: int = 0
     leased_until: float = 0.0
@@ -189,9 +189,9 @@ class Writer:
         self.put = self._jobs.put
         """Give it a job; ``None`` ends the thread once all before it is done."""
 
-    def holds(self, run: str, epoch: int, worker: str) -> bool:
+    def holds(self, run: str, epoch: int, worker: str, at: float) -> bool:
         """Whether it is certain, whatever other processes do, that the worker holds that run. For the event loop."""
-        return self._options.now() < self._shared.leased_until and self._ledger.holds(run, epoch, worker)
+        return at < self._shared.leased_until and self._ledger.holds(run, epoch, worker)
 
     def start(self) -> Thread:
         """Begin; the file is opened when the first job comes."""
