@@ -139,8 +139,8 @@ class GivesWhatWasNotAskedFor(Broken):
 
 
 class WakesWhatWasNotAskedFor(Broken):
-    def _ask(self, worker, targets):
-        pass
+    def _wanted(self, run, worker):
+        return True
 
 
 BROKEN = Broken.__subclasses__()

@@ -111,7 +111,8 @@ class Store(Protocol):
         whose holder is dead and that were active or have any of these. Besides, and however low the limit is, it
         returns again, with their new inbox, runs that the worker holds and that others delivered to or that came
         due. To look again is worth while when the next timer is due, or when the lease of another worker runs out
-        that holds something to do. The first claim makes the worker known and starts its lease.
+        that holds something to do. The first claim makes the worker known and starts its lease; before it, and after it
+        has left, nothing is given to it.
 
         Takes runs of these ``targets`` only (``None``: of any), and says when to look again for them; earlier, perhaps.
         Until the worker claims again, what ``accept`` and ``commit`` give it is of these targets, too. Other runs are

@@ -91,6 +91,17 @@ class StoreTargets(StoreBench):
         _, claims = await store.accept([start_of("r2"), turn_of("u", "s2")], worker="a")
         assert sorted(_names(claims)) == ["r2", "u"]
 
+    async def test_a_worker_that_has_not_claimed_or_has_left_is_given_nothing(self, store: DurableStore) -> None:
+        store.tick("a", at(0))
+        _, claims = await store.accept([start_of("r")], worker="a")
+        assert _names(claims) == []
+        await claimed(store, "a", 0, AGENTS)
+        await store.leave("a")
+        store.tick("a", at(0))
+        _, claims = await store.accept([start_of("s"), turn_of("t", "s1"), delivery_of("r", "k")], worker="a")
+        assert _names(claims) == []
+        assert await claimed(store, "a", 0) == ["r", "s", "t"]
+
     async def test_what_a_worker_holds_it_keeps_whatever_it_asks_for(self, store: DurableStore) -> None:
         claim = await begin(store)
         assert await claimed(store, "a", 0, AGENTS) == []

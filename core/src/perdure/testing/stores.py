@@ -41,7 +41,7 @@ class MemoryStore:
         self._agenda = Agenda()
         self._ticks: dict[str, float] = {}
         self._killed: set[str] = set()
-        self._targets: dict[str, frozenset[str]] = {}
+        self._targets: dict[str, frozenset[str] | None] = {}
         self._counter = 0
         self._waiters: list[asyncio.Future[None]] = []
 
@@ -66,7 +66,7 @@ class MemoryStore:
         if worker in self._killed:
             return (), None
         self._ticks[worker] = max(now, self._clock.now())
-        self._ask(worker, targets)
+        self._targets[worker] = targets
         orphaned = [desk for name, desk in self._agenda.others(worker) if not self._alive(name)]
         free, own = self._agenda.free(targets), self._agenda.desk(worker)
         claims = [self._hold(run, worker, now) for run in self._news(own, now)]
@@ -126,6 +126,7 @@ class MemoryStore:
 
     async def leave(self, worker: str) -> None:
         """See ``ports.Store.leave``."""
+        self._targets.pop(worker, None)
         for run in tuple(self._agenda.desk(worker).held.values()):
             self._agenda.hand(run, None)
             self._agenda.put(run)
@@ -185,15 +186,9 @@ class MemoryStore:
         """Whether it is this turn's turn."""
         return run.session is None or run in self._ledger.sessions[run.session].front(now)
 
-    def _ask(self, worker: str, targets: frozenset[str] | None) -> None:
-        """From here on the worker takes these."""
-        self._targets.pop(worker, None)
-        if targets is not None:
-            self._targets[worker] = targets
-
     def _wanted(self, run: Run, worker: str) -> bool:
-        """Whether the worker takes such a run."""
-        targets = self._targets.get(worker)
+        """Whether the worker takes such a run; one that has asked for nothing, or has left, takes none."""
+        targets = self._targets.get(worker, frozenset())
         return targets is None or run.start.target in targets
 
     def _claimable(self, run: Run, now: float) -> bool:
@@ -242,9 +237,7 @@ class MemoryStore:
     def _woken(self, touched: Iterable[Run], worker: str | None, now: float) -> Sequence[Claim]:
         """Hold what the worker may have of what was touched; leave the rest on the desks."""
         claims: list[Claim] = []
-        if worker is not None and worker not in self._killed:
-            self._ticks.setdefault(worker, self._clock.now())
-        else:
+        if worker in self._killed:
             worker = None
         for run in touched:
             if run.finished:
