@@ -478,7 +478,7 @@ _MAX_SOURCES: Final = 10_000
 
 def caller_source() -> str:
     """The line that called the function which asks, for people: ``orders.py:42``."""
-    frame = sys._getframe(2)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - inspect's costs thrice
+    frame = sys._getframe(2)  # noqa: SLF001 - inspect's way costs thrice  # pyright: ignore[reportPrivateUsage]
     place = frame.f_code.co_filename, frame.f_lineno  # not the code itself, whose hash is made anew each time
     source = _SOURCES.get(place)
     if source is None:
