@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure import config, hookimpl
 from perdure.clock import SystemClock
-from perdure_hosting.remote_store import RemoteStore
+from perdure_hosting.remote_store import remote_store
 from perdure_transport_grpc.dialling import Dialler
 from perdure_transport_grpc.settings import SECTION, ServerSettings, Settings
 from perdure_transport_grpc.transport import GrpcTransport
@@ -14,7 +14,7 @@ from perdure_transport_grpc.transport import GrpcTransport
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from perdure.ports import Clock, Transport
+    from perdure.ports import Clock, DurableStore, Transport
 
 __all__ = ["GrpcTransport", "ServerSettings", "Settings", "perdure_store", "perdure_transport"]
 
@@ -26,9 +26,9 @@ def perdure_transport(settings: Mapping[str, Any], clock: Clock) -> Transport:
 
 
 @hookimpl
-def perdure_store(settings: Mapping[str, Any]) -> RemoteStore:
+def perdure_store(settings: Mapping[str, Any]) -> DurableStore:
     """Make the store that is the host's own, from the settings of a worker. Raises ``InvalidSetting``."""
     chosen = config.section(settings, Settings, SECTION)
     chosen.check_exposure()
     dial = Dialler(chosen)
-    return RemoteStore(dial, SystemClock(), chosen, closing=dial.close)
+    return remote_store(dial, SystemClock(), chosen, closing=dial.close)

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from perdure import config, hookimpl
 from perdure.clock import SystemClock
-from perdure_hosting.remote_store import RemoteStore
+from perdure_hosting.remote_store import remote_store
 from perdure_transport_http.dialer import Dialer, HttpTransport
 from perdure_transport_http.settings import SECTION, ServerSettings, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from perdure.ports import Clock, Transport
+    from perdure.ports import Clock, DurableStore, Transport
 
 __all__ = ["HttpTransport", "ServerSettings", "Settings", "perdure_store", "perdure_transport"]
 
@@ -25,8 +25,8 @@ def perdure_transport(settings: Mapping[str, Any], clock: Clock) -> Transport:
 
 
 @hookimpl
-def perdure_store(settings: Mapping[str, Any]) -> RemoteStore:
+def perdure_store(settings: Mapping[str, Any]) -> DurableStore:
     """Make the store that is the host's own, from the settings of a worker. Raises ``InvalidSetting``."""
     chosen = config.section(settings, Settings, SECTION)
     dial = Dialer(chosen)
-    return RemoteStore(dial, SystemClock(), chosen, closing=dial.close)
+    return remote_store(dial, SystemClock(), chosen, closing=dial.close)
