@@ -186,8 +186,10 @@ class Machine:
             if self._arrive is not None:
                 self.loop.call_soon(self._arrive, entry, context=contextvars.Context())
             return self._run()
-        if self.state == "waiting":
-            self._check(entry)
+        command = self.pending.get(entry.path)
+        fits = command is not None and command.kind == entry.kind and command.fingerprint == entry.fingerprint
+        if not fits and self.state == "waiting":
+            raise self._misfit(entry, command)
         self._move("feed")
         self.loop.now = max(self.loop.now, entry.at)
         del self.pending[entry.path]
@@ -339,17 +341,16 @@ class Machine:
             msg = f"a machine that is {self.state} cannot {event}"
             raise RuntimeError(msg) from None
 
-    def _check(self, entry: Entry) -> None:
-        command = self.pending.get(entry.path)
+    def _misfit(self, entry: Entry, command: Command | None) -> NonDeterminism:
+        """What to raise for a completion that the code does not wait for like that."""
         if command is None:
             first = list(islice(self.pending.values(), _SHOWN))
             more = f" and {len(self.pending) - len(first)} more" if len(self.pending) > len(first) else ""
             waits = ", ".join(map(_said, first)) or "nothing"
-            raise self._mismatch(entry, f"the code does not ask for that; it waits for {waits}{more}")
+            return self._mismatch(entry, f"the code does not ask for that; it waits for {waits}{more}")
         if command.kind != entry.kind:
-            raise self._mismatch(entry, f"the code asks for a {command.kind} there: {_said(command)}")
-        if command.fingerprint != entry.fingerprint:
-            raise self._mismatch(entry, f"the code passes other arguments there: {_said(command)}")
+            return self._mismatch(entry, f"the code asks for a {command.kind} there: {_said(command)}")
+        return self._mismatch(entry, f"the code passes other arguments there: {_said(command)}")
 
     def _mismatch(self, entry: Entry, found: str) -> NonDeterminism:
         self._move("mismatch")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pydantic_core import from_json
 
@@ -27,11 +27,22 @@ if TYPE_CHECKING:
 _SECOND: Final = 1.0
 
 
+class Before(NamedTuple):
+    """What is known of an attempt before it is made: which it is, since when (UTC seconds), and what the last one told.
+
+    ``told`` is JSON of what that reported last, or ``None``.
+    """
+
+    number: int
+    began: float
+    told: bytes | None
+
+
 async def attempt(
     parts: EngineParts,
     start: Start,
     command: Command,
-    before: tuple[int, bytes | None],
+    before: Before,
     tell: Callable[[bytes], None],
 ) -> tuple[Entry, float | None, Any]:
     """Make one attempt.
@@ -43,13 +54,12 @@ async def attempt(
         parts: What the engine stands on.
         start: Whose step it is.
         command: The step.
-        before: Which attempt this is, and JSON of what the one before reported last.
+        before: What is known of it before.
         tell: Takes what this one reports, as JSON.
     """
     call: StepCall = command.body
-    started = parts.clock.now()
     key = step_key(start, command.path)
-    number, told = before
+    number, started, told = before
     pulse = Pulse(tell)
     attempted = Attempt(key, number, from_json(told) if told is not None else None, pulse.beat)
     pause: float | None = None

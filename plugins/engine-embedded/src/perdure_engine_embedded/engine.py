@@ -25,7 +25,7 @@ from perdure.errors import (
 )
 from perdure.execution import Execution
 from perdure.messages import HALTED, Claim, Commit, Delivery, Entry, ErrorInfo, Loaded, RunFilter
-from perdure_engine_embedded.attempts import attempt
+from perdure_engine_embedded.attempts import Before, attempt
 from perdure_engine_embedded.coding import CodedStore
 from perdure_engine_embedded.doorway import Doorway
 from perdure_engine_embedded.inquiries import query, update
@@ -337,10 +337,11 @@ class EmbeddedEngine:
         tell = partial(self._beat, live, command)
         try:
             while True:
-                if not (self._holds(live) or await self._is_ours(live)):
+                began = self._parts.clock.now()
+                if not (self._holds(live, began) or await self._is_ours(live)):
                     return
-                told = machine.heartbeats.get(command.path)
-                entry, pause, seen = await attempt(self._parts, live.start, command, (number, told), tell)
+                before = Before(number, began, machine.heartbeats.get(command.path))
+                entry, pause, seen = await attempt(self._parts, live.start, command, before, tell)
                 if live.gone:
                     return
                 if entry.value is not None:
@@ -365,7 +366,7 @@ class EmbeddedEngine:
 
         Who stood still for longer than the lease could commit no outcome, but would do again what is recorded by now.
         """
-        while not self._holds(live):
+        while not self._holds(live, self._parts.clock.now()):
             if live.gone:
                 return False
             while live.busy and not live.gone:
@@ -385,10 +386,9 @@ class EmbeddedEngine:
                 self._spawn(self._guard(live, self._work, live, None), f"perdure-run-{live.run}")
         return True
 
-    def _holds(self, live: Live) -> bool:
+    def _holds(self, live: Live, now: float) -> bool:
         """Whether the store is certain that the run is held here; it is told that this worker lives."""
-        certain = self._store.tick(self._worker, self._parts.clock.now(), run=live.run, epoch=live.epoch)
-        return certain and not live.gone
+        return self._store.tick(self._worker, now, run=live.run, epoch=live.epoch) and not live.gone
 
     def _beat(self, live: Live, command: Command, details: bytes) -> None:
         """An attempt has said how far it is."""

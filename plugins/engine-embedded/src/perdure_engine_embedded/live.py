@@ -167,12 +167,8 @@ class Live:
     @property
     def rests(self) -> bool:
         """Whether there is surely nothing to collect, whatever the time is."""
-        return not self._stirs and self.execution is not None and self.execution.wake_at() is None
-
-    @property
-    def _stirs(self) -> bool:
-        """Whether anything but a timer may have set its code going."""
-        return bool(self._arrived) or self._begun is not None or self._held is not None
+        stirs = self._arrived or self._begun is not None or self._held is not None
+        return not stirs and self.execution is not None and self.execution.wake_at() is None
 
     def stands_at(self, seq: int, generation: int) -> bool:
         """Whether its machine is where a journal of that length is, in that life of the run."""
@@ -236,7 +232,8 @@ class Live:
         """
         execution = self.execution
         due = None if execution is None else execution.due(now)
-        if execution is None or self.gone or not (self._stirs or due is not None):
+        stirs = self._arrived or self._begun is not None or self._held is not None or due is not None
+        if execution is None or self.gone or not stirs:
             return None
         batch = self._held or Batch()
         before = batch.weight if self._held is not None else 0
