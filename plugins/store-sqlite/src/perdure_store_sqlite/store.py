@@ -54,6 +54,9 @@ T = TypeVar("T")
 _PURGED: Final = 100
 """Runs that are forgotten in one transaction at most."""
 
+_TOGETHER: Final = 256
+"""Calls of one turn of the loop after which the thread is given them, rather than at the turn's end."""
+
 
 class SqliteStore:
     """Everything durable in one SQLite file.
@@ -238,12 +241,15 @@ class SqliteStore:
             if not self._gathered:
                 loop.call_soon(self._hand_over)
             self._gathered.append(job)
+            if len(self._gathered) == _TOGETHER:
+                self._hand_over()
         return await future
 
     def _hand_over(self) -> None:
         """Where many calls were answered at once, many follow: they go together, at the end of the loop's turn.
 
-        Else the thread would begin with the first of them, and each handful would pay for a transaction of its own.
+        Else the thread would begin with the first of them, and each handful would pay for a transaction of its own. Of
+        very many, the thread begins with some while the loop makes the others: else each would wait for the other.
         """
         for job in self._gathered:
             self._writer.put(job)
