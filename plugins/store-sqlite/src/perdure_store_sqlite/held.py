@@ -85,8 +85,8 @@ class Holding:
         self._before: dict[str, Held | None] = {}
         self._rows: list[tuple[Any, ...]] = []
         self._strays: set[str] = set()
-        self.fresh: dict[str, Start] = {}
-        """Runs that the call has just taken in, and knows all about; not turns, which stand in a queue."""
+        self.fresh: dict[str, Claim] = {}
+        """Claims on runs that the call has just taken in for its worker, and knows all about."""
         self.get = self._held.get
         """A run that is held, by its id, or ``None``."""
 
@@ -186,6 +186,19 @@ class Holding:
         self.fresh.clear()
         return [claim for claim in claims if claim is not None]
 
+    def driver_for(self, worker: str | None, target: str) -> int | None:
+        """The epoch under which a new run of that target is the worker's from the beginning, if it may have it."""
+        return self._driver.epoch if worker is not None and self._takes(worker, target) else None
+
+    def hold_new(self, start: Start, id: int, worker: str) -> None:
+        """A run that was inserted as the worker's own."""
+        self.remember(start.run)
+        start = start._replace(reuse="join")
+        self._held[start.run] = Held(
+            id, start, worker, 1, 0, 0, quiet("pending", active=False, wake_at=None, takeovers=0), None, alone=True
+        )
+        self.fresh[start.run] = Claim(start, 1, 0)
+
     def release(self, run: str) -> None:
         """The worker gave it up in a commit, which has written so."""
         del self._held[run]
@@ -277,10 +290,8 @@ class Holding:
         if held is not None and held.worker != worker and self._left(held.worker) <= 0:
             self._let_go(run, takeovers=1)
             held = None
-        if worker is not None and self._driver.epoch is not None:
-            fresh = self.fresh.get(run)
-            if fresh is not None and self._takes(worker, fresh.target):
-                return self._hold_fresh(fresh, id, worker)
+        if run in self.fresh:
+            return self.fresh[run]
         if held is None:
             found = self._connection.execute(sql.CLAIMABLE, (id, now)).fetchone()
             if found is None:
@@ -316,15 +327,6 @@ class Holding:
         self._connection.execute("UPDATE runs SET ready = 0 WHERE id = ? AND ready = 1", (id,))
         held.told_due = held.due(now)
         return Claim(held.start, held.epoch, held.seq, inbox, held.takeovers, held.rewound)
-
-    def _hold_fresh(self, start: Start, id: int, worker: str) -> Claim:
-        self.remember(start.run)
-        self._connection.execute(sql.HOLD, (self._driver.epoch, id))
-        start = start._replace(reuse="join")
-        held = self._held[start.run] = Held(
-            id, start, worker, 1, 0, 0, quiet("pending", active=False, wake_at=None, takeovers=0), None, alone=True
-        )
-        return Claim(start, held.epoch, 0)
 
     def _take(self, run: str, id: int, worker: str) -> Held:
         self.flush()  # its last entries may be among what was put off, and the length is read below

@@ -39,11 +39,16 @@ class Intake:
         self._connection, self._holding = connection, holding
 
     def accept(
-        self, items: Sequence[Start | Delivery | Reported], now: float, touched: dict[str, int]
+        self, items: Sequence[Start | Delivery | Reported], now: float, touched: dict[str, int], worker: str | None
     ) -> Sequence[Accepted]:
         """See ``ports.Store.accept``; ``touched`` gets the runs that may have been given something to do."""
         ids = self._check(items)
-        return [self._take(item, ids, touched, now) for item in items]
+        return [
+            self._start(item, ids, touched, now, worker)
+            if isinstance(item, Start)
+            else self._take(item, ids, touched, now)
+            for item in items
+        ]
 
     # -- what is refused --------------------------------------------------------------------------------------
 
@@ -87,13 +92,14 @@ class Intake:
             raise RequestClosed(msg)
         answers[answer.key] = answer.value
 
-    def _take(
-        self, item: Start | Delivery | Reported, ids: dict[str, int], touched: dict[str, int], now: float
+    def _start(
+        self, item: Start, ids: dict[str, int], touched: dict[str, int], now: float, worker: str | None
     ) -> Accepted:
-        if isinstance(item, Start):
-            accepted, id = self.start(item, touched, now)
-            ids[accepted.run] = id
-            return accepted
+        accepted, id = self.start(item, touched, now, worker)
+        ids[accepted.run] = id
+        return accepted
+
+    def _take(self, item: Delivery | Reported, ids: dict[str, int], touched: dict[str, int], now: float) -> Accepted:
         id = ids.get(item.run)
         if id is None:  # its start, beside it, was a repeated one
             return Accepted(item.run, new=False)
@@ -104,11 +110,19 @@ class Intake:
 
     # -- starts -----------------------------------------------------------------------------------------------
 
-    def start(self, start: Start, touched: dict[str, int], now: float, *, epoch: int = 0) -> tuple[Accepted, int]:
-        """Take a start; return what is said of it, and the run's number."""
+    def start(
+        self, start: Start, touched: dict[str, int], now: float, worker: str | None = None, *, epoch: int = 0
+    ) -> tuple[Accepted, int]:
+        """Take a start; return what is said of it, and the run's number.
+
+        A new run that is to begin now is the worker's from the beginning. Not a turn, which stands in a queue.
+        """
         row = rows.start_row(self._connection, start)
         delayed = start.due is not None and start.due > now
-        place = (start.at, start.due if delayed else None, delayed, epoch)
+        at_once = start.session is None and not delayed and epoch == 0
+        driver = self._holding.driver_for(worker, start.target) if at_once else None
+        mine = driver is not None
+        place = (start.at, start.due if delayed else None, delayed, epoch + mine, driver, mine)
         cursor = self._connection.execute(sql.INSERT_RUN, (*row, *place))
         id = cursor.lastrowid
         if cursor.rowcount <= 0 or id is None:
@@ -118,8 +132,8 @@ class Intake:
             self._connection.executemany("INSERT INTO run_tags (tag, value, at, run) VALUES (?, ?, ?, ?)", tags)
         if start.session is not None:
             self.become_due(start, now)
-        elif epoch == 0 and not delayed:
-            self._holding.fresh[start.run] = start
+        elif mine and worker is not None:
+            self._holding.hold_new(start, id, worker)
         touched[start.run] = id
         return Accepted(start.run, new=True), id
 

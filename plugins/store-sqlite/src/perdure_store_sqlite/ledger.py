@@ -82,7 +82,7 @@ class Ledger:
     ) -> tuple[Sequence[Accepted], Sequence[Claim]]:
         """See ``ports.Store.accept``."""
         touched: dict[str, int] = {}
-        accepted = self._intake.accept(items, now, touched)
+        accepted = self._intake.accept(items, now, touched, worker)
         self.loud = self.loud or any(item.new for item in accepted)
         return accepted, self._holding.woken(touched, worker, now)
 
@@ -142,7 +142,7 @@ class Ledger:
         if commit.again is not None:
             self._begin_anew(commit.again, held)
         for start in commit.starts:
-            self._intake.start(start, touched, commit.at)
+            self._intake.start(start, touched, commit.at, held.worker)
         for delivery in commit.deliveries:
             self._intake.pass_on(delivery, touched, commit.at)
         self._settle(commit, held, touched)

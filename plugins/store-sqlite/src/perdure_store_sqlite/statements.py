@@ -15,8 +15,8 @@ APPENDS: Final = tuple((count, APPEND + f", {_ROW}" * (count - 1)) for count in 
 with a busy event loop costs more than the row."""
 
 INSERT_RUN: Final = (
-    f"INSERT INTO runs ({rows.START_COLUMNS}, sum, updated, wake_at, delayed, epoch)"
-    f" VALUES ({', '.join('?' * 21)}) ON CONFLICT DO NOTHING"
+    f"INSERT INTO runs ({rows.START_COLUMNS}, sum, updated, wake_at, delayed, epoch, held, begun)"
+    f" VALUES ({', '.join('?' * 23)}) ON CONFLICT DO NOTHING"
 )
 INSERT_DELIVERY: Final = (
     f"INSERT INTO inbox (run, {rows.DELIVERY_COLUMNS}, sum) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"

@@ -94,7 +94,6 @@ class Upkeep:
             raise DataCorrupted(msg) from error
         accepted, id = self._intake.start(start, touched, now)
         if accepted.new:
-            self._holding.fresh.pop(accepted.run, None)
             self._connection.executemany(sql.APPEND, self._copied(source, id, seq))
         return accepted
 
