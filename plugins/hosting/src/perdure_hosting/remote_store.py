@@ -45,6 +45,9 @@ _SURE: Final = 0.75
 _BEATS: Final = 5
 """Signs of life in a lease."""
 
+_PAUSE: Final = 0.2
+"""Seconds between two looks for changes at a host that cannot look at present."""
+
 _ONCE: Final = frozenset({"commit", "rewind"})
 """What does not come to the same when it is done twice."""
 
@@ -210,6 +213,7 @@ class RemoteStore(DurableStore):
                 return store_wire.unpack_result("changed", await self._asked("changed", packed))
             except StoreUnavailable:  # for as long as it takes: who waits for a change waits for that, too
                 self._check_open()
+                await self._clock.sleep_until(self._clock.now() + _PAUSE)
 
     async def _asked(self, method: str, packed: Packed) -> Packed:
         """The answer of the host."""

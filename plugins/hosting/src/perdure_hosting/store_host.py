@@ -89,6 +89,7 @@ class StoreHost:
         self._owners: dict[str, Member] = {}
         self._untold: dict[str, dict[str, Claim]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._looking: set[asyncio.Task[int]] = set()
         self._writing = asyncio.Lock()
         self._worker = f"host_{secrets.token_hex(8)}"
         self._stopped = False
@@ -105,13 +106,14 @@ class StoreHost:
     async def stop(self) -> None:
         """Serve no more: let finish what writes, a second at most; the rest is called off."""
         self._stopped = True
-        tasks = set(self._tasks)
-        if tasks:
-            await asyncio.wait(tasks, timeout=1.0)
-        for task in tasks:
+        for task in list(self._looking):
+            task.cancel()  # without an answer: who looks for changes is to look again at the next host
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=1.0)
+        for task in list(self._tasks):
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
 
     def lost(self, member: Member) -> None:
         """A session is over: its workers belong to nobody. What it had asked to be written is written."""
@@ -247,7 +249,10 @@ class StoreHost:
         if method == "claim":
             await self._check_targets(member, arguments.get("targets"))
         if method == "changed":
-            return store_wire.pack_result(method, await self._changed(session, **arguments))
+            looking = asyncio.ensure_future(self._changed(session, **arguments))
+            self._looking.add(looking)
+            looking.add_done_callback(self._looking.discard)
+            return store_wire.pack_result(method, await looking)
         result = await getattr(self._store, method)(**arguments)
         if worker is not None and method in _LIVING:
             self._store.tick(worker, self._clock.now())
