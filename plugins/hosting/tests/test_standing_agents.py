@@ -9,7 +9,7 @@ from typing import Any, Self
 import pytest
 
 from perdure.clock import SystemClock
-from perdure.errors import StoreUnavailable, Undeliverable, UsageError, WorkerLost
+from perdure.errors import InvalidInput, StoreUnavailable, Undeliverable, UsageError
 from perdure.messages import AgentId, Hosted, RunFilter, Subscription, TopicId, Whereabouts
 from perdure.testing import MemoryStore
 from perdure_hosting.client import LinkTransport
@@ -18,6 +18,7 @@ from perdure_hosting.remote_store import RemoteStore
 from perdure_hosting.settings import WorkerSettings
 from perdure_hosting.standing import Roll, Standing, read, written
 from perdure_hosting.store_host import ROLL
+from perdure_messaging.inbox import CUSTOM
 from perdure_messaging.routing import Routes
 
 from .hosting_network import TIMEOUT, Desk, Network, event, presence, request, settled
@@ -228,14 +229,22 @@ async def test_a_store_that_cannot_write_holds_up_who_announces_until_it_can():
         assert len(await network.turns()) == 1
 
 
-async def test_where_code_says_who_gets_it_and_no_worker_is_there_the_publisher_hears_of_it():
+async def test_where_code_says_who_gets_it_that_is_a_turn_too():
     async with Keeping() as network:
-        custom = (Subscription("c", LEDGER.type, "news", "custom"),)
-        worker = await network.stands(LEDGER, subs=custom)
-        await network.publisher.publish(event("news"))
+        worker = await network.stands(LEDGER, subs=(Subscription("c", LEDGER.type, "news", "custom"),))
         await worker.stop()
-        with pytest.raises(WorkerLost, match=r"shop\.ledger"):
-            await network.publisher.publish(event("news", id="e2"))
+        for _ in range(2):
+            await network.publisher.publish(event("news", b'"one"'))
+        assert await network.turns() == [(LEDGER.type, CUSTOM, {"type": "kit.news", "value": "one"})]
+
+
+async def test_what_is_no_json_and_says_it_is_does_not_get_into_the_store():
+    async with Keeping() as network:
+        await network.stands(LEDGER)
+        for payload in (b'1,"of":{"id":"e1","sender":"shop.boss/1"}', b"{", b"\xff"):
+            with pytest.raises(InvalidInput, match="no JSON"):
+                await network.publisher.publish(event("news", payload))
+        assert await network.turns() == []
 
 
 # -- the roll

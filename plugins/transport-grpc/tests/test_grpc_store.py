@@ -22,7 +22,7 @@ from perdure.testing import ManualClock, MemoryStore
 from perdure.testing.store_kit import StoreKit
 from perdure_hosting.host import Host
 from perdure_hosting.remote_store import RemoteStore
-from perdure_messaging import MessageAgent, actor, handles, message_type, subscribes
+from perdure_messaging import MessageAgent, actor, handles, message_type, subscribes, subscription
 from perdure_store_sqlite import SqliteStore
 from perdure_transport_grpc import ServerSettings, Settings
 from perdure_transport_grpc.dialling import Dialler
@@ -126,6 +126,25 @@ class Audit(Total):
         return self.total
 
 
+class Branch(Total):
+    """Durable: code of its own says which of them is told."""
+
+    @handles
+    async def note(self, message: Booked, ctx: Context) -> None:
+        self.total += message.amount
+
+    @handles
+    async def tell(self, message: Entry, ctx: Context) -> int:
+        return self.total
+
+
+def nearest(topic: TopicId) -> str | None:
+    return topic.source.partition("-")[0] or None
+
+
+BRANCHES = App(
+    "town", agents=[actor("branch", Branch, durable=True, subscriptions=[subscription("town.", key=nearest)])]
+)
 BANK = App("bank", agents=[actor("account", Account, durable=True)])
 OFFICE = App("office", agents=[actor("audit", Audit, durable=True)])
 ACCOUNT, AUDIT = AgentId("bank.account", "1"), AgentId("office.audit", "all")
@@ -201,6 +220,22 @@ async def test_what_is_published_while_a_program_is_away_is_there_when_it_comes_
             await client.publish(Booked(100), TopicId("booked", "all"))
         async with town.open(OFFICE) as office:
             await until(office, 113)
+
+
+async def test_where_code_says_who_gets_it_nothing_is_lost_either(store: SqliteStore):
+    async with Town(store) as town, town.open(App("nobody")) as client:
+        async with town.open(BRANCHES) as branches:
+            assert await branches.send(Entry(0), AgentId("town.branch", "east")) == 0
+        for number, source in enumerate(("east-1", "west-7", "east-2", "-")):
+            for _ in range(2):
+                await client.publish(Booked(1), TopicId("town.news", source), id=f"n{number}")
+        async with town.open(BRANCHES) as branches, asyncio.timeout(TIMEOUT):
+            asked = count()
+            for key, total in (("east", 2), ("west", 1)):
+                branch = AgentId("town.branch", key)
+                while await branches.send(Entry(0), branch, id=f"ask-{next(asked)}") != total:
+                    pass
+            assert await branches.query.runs(RunFilter(status=("failed", "parked"))) == []
 
 
 async def test_a_program_whose_host_keeps_no_store_is_told_so_when_it_opens():

@@ -292,7 +292,7 @@ class Router:
             msg = "an event with several targets: only hosts send such"
             raise ProtocolViolated(msg)
         target = AgentId(frame.target_type, frame.target_key) if frame.target_type else None
-        refusal = self._refusal(origin, frame, target) or self._unheard(frame, target)
+        refusal = self._refusal(origin, frame, target) or self._unheard(target)
         if refusal is not None:
             origin.link.took(size)
             origin.put(wire.failure(frame.call, refusal))
@@ -316,16 +316,11 @@ class Router:
         else:
             origin.link.took(size)
 
-    def _unheard(self, frame: Frame, target: AgentId | None) -> Exception | None:
-        """Why an event would get lost, if it would: nobody hosts its target, or says who gets it."""
-        if target is not None:
-            there = self.registry.host(target.type) is not None or self.desk.keeps(target.type)
-            return None if there else self._nobody(target)
-        for type_ in self.routes.recipients(TopicId(frame.topic_type, frame.topic_source)).custom:
-            if self.desk.keeps(type_) and self.registry.host(type_) is None:
-                msg = f"no worker is there whose code says which agents of type {type_!r} get it: publish it again"
-                return WorkerLost(msg)
-        return None
+    def _unheard(self, target: AgentId | None) -> Exception | None:
+        """Why an event to one agent would get lost, if it would."""
+        if target is None or self.desk.keeps(target.type) or self.registry.host(target.type) is not None:
+            return None
+        return self._nobody(target)
 
     def _recipients(self, frame: Frame, target: AgentId | None) -> dict[Member | None, list[AgentId]]:
         """Which agents get it, by worker; under ``None``, for whom it goes into the store.
@@ -346,7 +341,9 @@ class Router:
             elif (there := self.registry.place(agent)) is not None:
                 found.setdefault(there, []).append(agent)
         for type_ in custom:
-            if (there := self.registry.host(type_)) is not None:
+            if self.desk.keeps(type_):
+                found.setdefault(None, []).append(AgentId(type_, ""))
+            elif (there := self.registry.host(type_)) is not None:
                 found.setdefault(there, []).append(AgentId(type_, ""))
         return found
 
@@ -476,7 +473,7 @@ class Router:
                 del frame.targets[:]
                 bare = frame.SerializeToString()
                 for target in targets:
-                    if target.key and self.desk.keeps(target.type):
+                    if self.desk.keeps(target.type):
                         acceptance = Acceptance(lost, 0, 0)
                         acceptance.left = 1
                         self.desk.accept(frame, [target], acceptance)

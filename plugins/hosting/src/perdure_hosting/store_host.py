@@ -13,6 +13,8 @@ import logging
 import secrets
 from typing import TYPE_CHECKING, Any, Final
 
+from pydantic_core import from_json
+
 from perdure.errors import InvalidInput, NotPermitted, PayloadTooLarge, PerdureError, StoreUnavailable
 from perdure.messages import AgentId, Claim, Commit, Delivery, RunFilter, Start
 from perdure_hosting import store_wire, wire
@@ -20,7 +22,7 @@ from perdure_hosting.carrier import permits
 from perdure_hosting.standing import Roll, Standing, read, written
 from perdure_hosting.store_wire import BEAT, Beat, Packed, Pulse
 from perdure_hosting.wire_pb2 import Frame
-from perdure_messaging.inbox import turn_of
+from perdure_messaging.inbox import routing_of, turn_of
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Sequence
@@ -143,8 +145,7 @@ class StoreHost:
         try:
             if self._stopped:
                 raise _stopping()  # noqa: TRY301 - one place tells the publisher
-            turns = [turn_of(wire.envelope_of(frame, agent), at=self._clock.now()) for agent in agents]
-            await self._store.accept(turns)
+            await self._store.accept(_turns(frame, agents, self._clock.now()))
         except Exception as error:  # noqa: BLE001 - whatever it is, the publisher must not take it for accepted
             self._router.settle(acceptance, error)
         else:
@@ -351,6 +352,24 @@ class StoreHost:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _turns(frame: Frame, agents: Sequence[AgentId], now: float) -> list[Start]:
+    """The turns that an event is for these agents; of one without a key, that in which its code says who gets it.
+
+    Raises:
+        InvalidInput: Its payload is no JSON, though it says so.
+        UsageError: It has no payload of bytes.
+    """
+    if frame.content == wire.JSON:
+        try:
+            from_json(frame.payload or b"null")
+        except ValueError as error:
+            msg = f"message {frame.type!r} is no JSON, as its media type says: {error}"
+            raise InvalidInput(msg) from error
+    envelopes = (wire.envelope_of(frame, agent) for agent in agents)
+    made = ((each, turn_of if each.target and each.target.key else routing_of) for each in envelopes)
+    return [make(envelope, at=now) for envelope, make in made]
 
 
 def _stopping() -> StoreUnavailable:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from perdure import encoding
 from perdure.errors import InvalidInput, NotEncodable, Undeliverable, UsageError
 from perdure_messaging.handlers import Handler, Mark, MessageAgent, Table, alternatives, handlers_of, table_of
-from perdure_messaging.inbox import POSTS, Posts, tagged, untagged
+from perdure_messaging.inbox import POSTS, ROUTE, Posts, Routed, tagged, untagged
 from perdure_messaging.message_types import split_version, type_name
 from perdure_messaging.subscriptions import interests_of
 from perdure_messaging.wire import JSON, Known, Packed, annotation_of, pack, unpack
@@ -26,6 +26,9 @@ A = TypeVar("A", bound=MessageAgent)
 
 IDLE: Final = 600.0
 """Seconds after which an instance that had no message is let go, unless its agent says otherwise."""
+
+_OWN: Final = {POSTS: Posts, ROUTE: Routed}
+"""What turns of durable agents get besides messages."""
 
 
 class _Tagged(BaseModel):
@@ -139,7 +142,8 @@ class Actor(Generic[A]):
     def decode_input(self, payload: bytes) -> Any:
         """The message again. Raises ``InvalidInput``, ``Undeliverable``."""
         packed = self._read(payload, "message to")
-        return Posts(packed.payload) if self.durable and packed.type == POSTS else self.unpack(packed)
+        own = _OWN.get(packed.type) if self.durable else None
+        return own(packed.payload) if own is not None else self.unpack(packed)
 
     def unpack(self, packed: Packed, known: Known | None = None) -> Any:
         """A message that came as bytes; of the types ``known``, where a handler takes any.
@@ -155,7 +159,7 @@ class Actor(Generic[A]):
 
     def encode_result(self, value: Any) -> bytes:
         """The reply as JSON, with its type's name. Raises ``NotEncodable``."""
-        if isinstance(value, Posts):
+        if isinstance(value, Posts | Routed):
             return tagged("none", JSON, b"null")
         return _tag(self.pack_reply(value))
 

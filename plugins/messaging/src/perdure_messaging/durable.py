@@ -22,7 +22,16 @@ from pydantic_core import from_json, to_json
 
 from perdure import AgentId, Attempt
 from perdure.direct import Memory
-from perdure.errors import CallFailed, NotDurable, NotPermitted, RunFailed, SessionBusy, StepFailed, WorkFailed
+from perdure.errors import (
+    CallFailed,
+    NotDurable,
+    NotPermitted,
+    RunFailed,
+    SessionBusy,
+    StepFailed,
+    Undeliverable,
+    WorkFailed,
+)
 from perdure.execution import derived_id
 from perdure.messages import Delivery, Envelope, ErrorInfo, Fact, Start, TopicId
 from perdure.steps import Retry
@@ -32,6 +41,7 @@ from perdure_messaging.inbox import (
     POSTS,
     Facts,
     Posts,
+    Routed,
     ancestry_of,
     tagged,
     turn_of,
@@ -138,6 +148,10 @@ class Office(Protocol):
         """Who gets an event, its sender left out."""
         ...
 
+    def custom(self, type_: str, topic: TopicId) -> Sequence[AgentId]:
+        """Whom the code of an agent type names for a topic."""
+        ...
+
     async def request(self, envelope: Envelope) -> Any:
         """Carry a live request; return its reply or raise its error."""
         ...
@@ -173,6 +187,9 @@ class DurableTurn:
         if isinstance(message, Posts):
             await self._send_posts(ctx, message)
             return message
+        if isinstance(message, Routed):
+            await self._route(ctx, message)
+            return message
         body = partial(self._handle, ctx.start, agent, message, ctx.session.state.get(_STATE))
         try:
             handled: Handled = await ctx.options(name="handle", fingerprint="", returns=Handled).step(body)
@@ -192,6 +209,23 @@ class DurableTurn:
         for value in posts.outgoing:
             body = partial(self._post, Outgoing.model_validate(value).envelope())
             await ctx.options(name="post", fingerprint="", returns=None, retry=_PATIENT).step(body)
+
+    async def _route(self, ctx: DurableContext, message: Routed) -> None:
+        """Make turns of an event for those whom the agent's code names, in this turn's commit."""
+        start, (type_, content, payload) = ctx.start, untagged(message.message)
+        facts = Facts.model_validate(from_json(start.input).get("of") or {"id": start.run})
+        body = partial(self._named, start.target, facts)
+        keys = await ctx.options(name="route", fingerprint="", returns=list[str]).step(body)
+        for target in (AgentId(start.target, key) for key in keys):
+            event = facts.envelope(target, type_, payload, start.headers)._replace(content=content)
+            if target != event.sender:
+                ctx.hand_over(turn_of(event, at=start.at, run=derived_id("turn", start.run, str(target))))
+
+    async def _named(self, type_: str, facts: Facts) -> list[str]:
+        if facts.topic is None:
+            msg = f"event {facts.id!r} to {type_!r} has no topic, so nothing says whom it is for"
+            raise Undeliverable(msg)
+        return [each.key for each in self._office.custom(type_, TopicId.parse(facts.topic))]
 
     async def _post(self, envelope: Envelope) -> None:
         await _unless_closing(self._office, partial(self._office.carry_event, envelope))

@@ -36,6 +36,20 @@ class Posts:
         self.outgoing: list[Any] = from_json(payload)
 
 
+ROUTE: Final = "perdure.route"
+"""The type of an event of which an agent's own code is to say who gets it; no message type of anybody's."""
+
+CUSTOM: Final = "~custom"
+"""The key of the session in which it does."""
+
+
+class Routed:
+    """An event that an agent's own code is to route: the input of the turn that does it."""
+
+    def __init__(self, payload: bytes) -> None:
+        self.message: dict[str, Any] = from_json(payload)
+
+
 class Facts(Fact):
     """What a turn knows of its message, besides what the message says.
 
@@ -133,6 +147,24 @@ def turn_of(envelope: Envelope, *, at: float, run: str = "") -> Start:
         headers=with_ancestry(envelope.headers, ()),
         on_close="abandon",
     )
+
+
+def routing_of(envelope: Envelope, *, at: float) -> Start:
+    """The turn in which code of a durable agent says which agents of its type get an event.
+
+    What it names are turns, too, in its commit: the same as if the event had come for each of them.
+
+    Args:
+        envelope: An event with a topic; of its target only the type counts.
+        at: Now.
+
+    Raises:
+        UsageError: The envelope is of another kind.
+    """
+    target = AgentId(envelope.target.type, CUSTOM) if envelope.target else None
+    inner = tagged(envelope.type, envelope.content, envelope.payload) if envelope.content else b""
+    content = envelope.content and JSON_CONTENT
+    return turn_of(envelope._replace(target=target, type=ROUTE, content=content, payload=inner), at=at)
 
 
 def answer_of(envelope: Envelope, view: RunView) -> Envelope:

@@ -176,6 +176,10 @@ class LocalMessenger:
         """Who gets an event that a durable agent has sent, its sender left out."""
         return self._intake.recipients(envelope)
 
+    def custom(self, type_: str, topic: TopicId) -> Sequence[AgentId]:
+        """Whom the code of an agent type names for a topic."""
+        return self._homes.custom(type_, topic)
+
     async def outgoing(self, envelope: Envelope) -> Envelope | None:
         """A live message as the interventions leave it; ``None`` for an event that one dropped."""
         try:
