@@ -35,7 +35,7 @@ from typing import (
 from perdure import encoding
 from perdure.errors import NotDurable, UsageError
 from perdure.messages import AgentId, TopicId, Usage
-from perdure.steps import StepCall, StepOptions
+from perdure.steps import StepOptions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -191,7 +191,8 @@ class Context(ABC):
         """
 
     @abstractmethod
-    async def _step(self, call: StepCall, source: str) -> Any: ...
+    async def _step(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], source: str) -> Any:
+        """Do what ``step`` says; ``source`` is the author's line."""
 
     @abstractmethod
     async def _call(self, callee: Callee, payload: bytes, session: str | None, source: str = "") -> Any: ...
@@ -271,10 +272,7 @@ class Context(ABC):
             NotEncodable: An argument or the result has no JSON form.
         """
         # Not async itself: only here is the author's line on the stack, also where a task runs the coroutine later.
-        return self._bound(fn, args, kwargs, caller_source())
-
-    async def _bound(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], source: str) -> Any:
-        return await self._step(StepCall.bind(fn, args, kwargs, self._options), source)
+        return self._step(fn, args, kwargs, caller_source())
 
     @overload
     async def call(self, callee: AgentId, message: object, /) -> Any: ...

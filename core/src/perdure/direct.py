@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, ParamSpec, TypeVar
 from perdure.context import Context
 from perdure.errors import NotDurable, StepFailed
 from perdure.messages import ErrorInfo
-from perdure.steps import Attempt
+from perdure.steps import Attempt, StepCall
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from perdure.context import Asked, Callee
     from perdure.messages import AgentId, ChatMessage
     from perdure.ports import Clock, Conversation
-    from perdure.steps import StepCall
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -99,7 +98,8 @@ class DirectContext(Context):
     def on_update(self, fn: Callable[P, T], /, *, validate: Callable[P, object] | None = None) -> Callable[P, T]:  # noqa: ARG002 - as above
         return fn
 
-    async def _step(self, call: StepCall, source: str) -> Any:  # noqa: ARG002 - there is no journal to name it in
+    async def _step(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], source: str) -> Any:  # noqa: ARG002 - there is no journal to name it in
+        call = StepCall.bind(fn, args, kwargs, self._options)
         key = f"{self._run_id}:{self._identity(call.name)}"
         number = 1
         while True:

@@ -25,6 +25,7 @@ from perdure.arrivals import Arrivals
 from perdure.context import Again, Context, caller_source
 from perdure.errors import CallFailed, NotDurable, SessionBusy, StepFailed
 from perdure.messages import AgentId, ChatMessage, Delivery, ErrorInfo, Loaded, Progress, Request, Start
+from perdure.steps import StepCall
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from perdure.context import Asked, Callee
     from perdure.messages import Entry
     from perdure.ports import Conversation, Programs
-    from perdure.steps import StepCall
 
 __all__ = ["RECORDED", "TRANSITIONS", "Activation", "Command", "DurableContext", "Execution", "Outcome", "derived_id"]
 
@@ -168,7 +168,8 @@ class DurableContext(Context):
         self._inside.arrivals.take_updates(fn, validate)
         return fn
 
-    async def _step(self, call: StepCall, source: str) -> Any:
+    async def _step(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], source: str) -> Any:
+        call = StepCall.bind(fn, args, kwargs, self._options)
         path = self._machine.identity(call.name)
         entry = await self._machine.perform(Command("step", path, call.name, call.fingerprint, call, source))
         if entry.error is not None:
