@@ -331,3 +331,18 @@ async def test_errors_come_out_as_what_they_were(hosting: StoreHosting):
     hosting.backing.runs = None
     with pytest.raises(PerdureError, match="NoneType"):
         await store.runs(RunFilter())
+
+
+GARBAGE = (b"", b"{", b"[]", b'{"items":1}', b'{"worker":"w","now":"x"}', b"\xff", b'{"workers":{"w":[[1]]}}')
+
+
+@pytest.mark.parametrize("content", [store_wire.TEXT, store_wire.BASE64, "nonsense"])
+async def test_whatever_is_asked_of_a_store_is_answered(hosting: StoreHosting, content: str):
+    store = hosting.store()
+    for method in (*sorted(store_wire.methods()), store_wire.BEAT, "close", "", "~", "__class__"):
+        for payload in GARBAGE:
+            asking = asyncio.create_task(store._asked(method, Packed(payload, content)))  # noqa: SLF001 - as a stranger
+            done, _ = await asyncio.wait({asking}, timeout=TIMEOUT)
+            assert done
+            assert isinstance(asking.exception(), PerdureError)
+    assert await store.runs() == []

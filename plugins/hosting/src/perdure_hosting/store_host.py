@@ -242,7 +242,7 @@ class StoreHost:
             raise _stopping()
         method, packed = frame.target_key, Packed(frame.payload, frame.content)
         if method == BEAT:
-            return await self._beat(member, session, Beat.model_validate_json(packed.data))
+            return await self._beat(member, session, store_wire.beat_of(packed))
         arguments = store_wire.unpack_arguments(method, packed)
         worker = arguments.get("worker")
         if worker is not None:

@@ -65,6 +65,14 @@ class Pulse(BaseModel):
     lost: list[tuple[str, int]] = []
 
 
+def beat_of(packed: Packed) -> Beat:
+    """A sign of life. Raises ``InvalidInput``."""
+    try:
+        return Beat.model_validate_json(packed.data)
+    except ValidationError as error:
+        raise _unreadable("a sign of life", error) from None
+
+
 class Packed(NamedTuple):
     """Arguments or a result, with the media type that says how bytes stand in it."""
 
@@ -72,6 +80,7 @@ class Packed(NamedTuple):
     content: str
 
 
+@cache
 def methods() -> frozenset[str]:
     """All that can be called from afar: the coroutines of the port. For ``tick``, which does not wait, see ``Beat``.
 
