@@ -23,8 +23,9 @@ class StoreHosting:
     """A host with a store.
 
     Attributes:
-        host: The present one; ``None`` while it is down.
+        host: The present one; ``None``: the next one that dials has one started.
         carriers: What was dialled, by the store that did: its own ends.
+        down: Whether nobody is to be reached.
         cut_every: Each carrier breaks at every packet of such a number, of all; 0: never.
     """
 
@@ -35,6 +36,7 @@ class StoreHosting:
         self.more = more
         self.host: Host | None = None
         self.cut_every = 0
+        self.down = False
         self.packets = count(1)
         self.carriers: dict[RemoteStore, list[MemoryCarrier]] = {}
         self.on_carrier: Callable[[MemoryCarrier], None] | None = None
@@ -47,9 +49,9 @@ class StoreHosting:
         dialled: list[MemoryCarrier] = []
 
         async def dial(_address: str = "", /) -> MemoryCarrier:
+            if self.down:
+                raise ConnectionRefusedError
             if self.host is None:
-                if self.backing is None:
-                    raise ConnectionRefusedError
                 await self.start()  # the kit opens stores where nothing can wait
             near, far = pair(principal)
             dialled.append(near)

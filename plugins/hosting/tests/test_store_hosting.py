@@ -309,6 +309,21 @@ async def test_a_worker_that_is_gone_for_good_counts_as_dead_after_its_lease(hos
     assert claim.takeovers == 1
 
 
+async def test_to_leave_waits_for_no_host_that_is_gone(hosting: StoreHosting, clock: ManualClock):
+    store = hosting.store()
+    await store.accept([order("r")])
+    await store.claim("w", clock.now())
+    hosting.down = True
+    hosting.carriers[store][-1].cut()
+    async with asyncio.timeout(TIMEOUT):
+        await settled()
+        await store.leave("w")
+        hosting.host, hosting.down = None, False
+        clock.advance(2)
+        claims, _ = await store.claim("v", clock.now())  # of the next host, which was told first
+    assert [claim.takeovers for claim in claims] == [0]
+
+
 async def test_a_store_whose_host_is_not_there_is_unavailable_and_says_why(clock: ManualClock):
     async def nobody(_address: str = "", /):
         msg = "nobody is home"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
-from perdure.errors import LeaseLost, Overloaded, StoreUnavailable, WorkerLost
+from perdure.errors import DeadlineExceeded, LeaseLost, Overloaded, StoreUnavailable, WorkerLost
 from perdure.messages import TERMINAL, AgentId, Claim, Commit, Envelope
 from perdure.ports import DurableStore
 from perdure_hosting import store_wire, wire
@@ -127,10 +127,14 @@ class RemoteStore(DurableStore):
         self._untold.pop(worker, None)
         for run in [run for run, (holder, _) in self._held.items() if holder == worker]:
             del self._held[run]
-        if not self._peer.open:
-            self._left.add(worker)
-        else:
-            await self._asked("leave", store_wire.pack_arguments("leave", {"worker": worker}))
+        self._left.add(worker)
+        if self._peer.open:
+            packed = store_wire.pack_arguments("leave", {"worker": worker})
+            try:
+                await self._asked_once("leave", packed, until=self._clock.now() + _FAREWELL)
+            except (StoreUnavailable, WorkerLost, DeadlineExceeded):
+                return
+            self._left.discard(worker)
 
     async def close(self) -> None:
         """See ``ports.Store.close``."""
@@ -217,14 +221,9 @@ class RemoteStore(DurableStore):
 
     async def _asked(self, method: str, packed: Packed) -> Packed:
         """The answer of the host."""
-        target = AgentId(TARGET, method)
-        envelope = Envelope("", "request", target, "", packed.data, content=packed.content)
         while True:
-            self._begin()
             try:
-                answer = await self._peer.ask(envelope)
-            except (Overloaded, HostUnreachable) as error:
-                raise self._unreached(error) from error
+                answer = await self._asked_once(method, packed)
             except WorkerLost as error:
                 self._check_open()
                 if method in _ONCE:
@@ -232,10 +231,19 @@ class RemoteStore(DurableStore):
                     raise (LeaseLost(msg) if method == "commit" else StoreUnavailable(msg)) from error
                 continue
             if answer is not None:
-                break
-        if answer.kind == Frame.ERROR:
+                return answer
+
+    async def _asked_once(self, method: str, packed: Packed, until: float | None = None) -> Packed | None:
+        """The host's answer, or ``None``: it was not asked. Raises ``WorkerLost``: nobody knows whether it was."""
+        self._begin()
+        envelope = Envelope("", "request", AgentId(TARGET, method), "", packed.data, content=packed.content)
+        try:
+            answer = await self._peer.ask(envelope, until=until)
+        except (Overloaded, HostUnreachable) as error:
+            raise self._unreached(error) from error
+        if answer is not None and answer.kind == Frame.ERROR:
             raise store_wire.error_of(answer)
-        return Packed(answer.payload, answer.content)
+        return None if answer is None else Packed(answer.payload, answer.content)
 
     # -- what a worker holds
 

@@ -276,7 +276,8 @@ class StoreHost:
         now, store = self._clock.now(), self._store
         for worker in (*beat.workers, *beat.left):
             self._own(member, session, worker)
-        await asyncio.gather(*(store.leave(worker) for worker in beat.left))
+        for worker in beat.left:  # at once, so that it comes before what the session asks for next
+            await store.leave(worker)
         lost: list[tuple[str, int]] = []
         for worker, runs in beat.workers.items():
             store.tick(worker, now)
