@@ -152,6 +152,16 @@ async def test_the_agents_of_workers_with_stores_of_their_own_get_their_messages
         assert await network.turns() == []
 
 
+async def test_who_takes_whatever_there_is_does_not_speak_for_other_workers_agents():
+    async with Keeping() as network:
+        desk = Desk()
+        await network.worker(desk, LEDGER, subs=NEWS)
+        store = await network.driver("shop.other")
+        await store.claim("w", network.clock.now())
+        await network.publisher.publish(event("news"))
+        await desk.has(1)
+
+
 async def test_a_request_goes_to_a_worker_and_fails_where_there_is_none():
     async with Keeping() as network:
         worker = await network.stands(LEDGER)

@@ -48,7 +48,6 @@ class Roll:
         self._routes = routes
         self._present: dict[str, Presence] = {}
         self._served: set[str] = set()
-        self._all_served = False
 
     def announced(self, worker: str, presence: Presence) -> None:
         """A worker has said what lives there."""
@@ -59,11 +58,13 @@ class Roll:
         self._present.pop(worker, None)
 
     def serves(self, targets: frozenset[str] | None) -> bool:
-        """Somebody takes the runs and turns of these targets from the store (``None``: of all). Whether that is new."""
-        if self._all_served or (targets is not None and targets <= self._served):
+        """Somebody takes the runs and turns of these targets from the store. Whether that is new.
+
+        Who takes whatever there is (``None``) says nothing: agents of others may have their turns in other stores.
+        """
+        if targets is None or targets <= self._served:
             return False
-        self._all_served = targets is None
-        self._served |= targets or set()
+        self._served |= targets
         return True
 
     def due(self) -> dict[str, Standing]:
@@ -75,7 +76,7 @@ class Roll:
             for hosted in presence.agents:
                 if not hosted.durable:
                     volatile.add(hosted.type)
-                elif self._all_served or hosted.type in self._served or hosted.type in wanted:
+                elif hosted.type in self._served or hosted.type in wanted:
                     own = (each for each in presence.subscriptions if each.agent == hosted.type)
                     announced.setdefault(hosted.type, {}).update(dict.fromkeys(own))
         for type_ in volatile - announced.keys():
