@@ -90,6 +90,12 @@ class Booked:
     amount: int
 
 
+@message_type("grpc-store.unheard")
+@dataclass(frozen=True)
+class Unheard:
+    """Nobody handles it."""
+
+
 class Total(MessageAgent):
     """Keeps one."""
 
@@ -236,6 +242,17 @@ async def test_where_code_says_who_gets_it_nothing_is_lost_either(store: SqliteS
                 while await branches.send(Entry(0), branch, id=f"ask-{next(asked)}") != total:
                     pass
             assert await branches.query.runs(RunFilter(status=("failed", "parked"))) == []
+
+
+async def test_what_no_handler_takes_fails_visibly_and_holds_up_nothing(store: SqliteStore):
+    async with Town(store) as town, town.open(OFFICE) as office, town.open(BANK) as bank:
+        assert await office.send(Entry(0), AUDIT) == 0
+        await bank.publish(Unheard(), TopicId("booked", "all"))
+        await bank.publish(Booked(3), TopicId("booked", "all"))
+        await until(office, 3)
+        (failed,) = await office.query.runs(RunFilter(target="office.audit", status=("failed", "parked")))
+        assert failed.status == "failed"
+        assert "grpc-store.unheard" in str((await office.view(failed.id)).error)
 
 
 async def test_a_program_whose_host_keeps_no_store_is_told_so_when_it_opens():
