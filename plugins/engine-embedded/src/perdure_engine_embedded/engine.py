@@ -37,7 +37,7 @@ from perdure_engine_embedded.waiting import Waiters
 from perdure_engine_embedded.watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Coroutine, Iterable, Sequence
 
     from perdure.execution import Command
     from perdure.messages import Accepted, Inquiry, RunView, Start
@@ -50,6 +50,7 @@ _QUIET: Final = 0.02  # seconds between two claims that nobody here asked for
 _STUMBLES: Final = 5  # unexpected errors in a row after which a run is parked
 _POISON: Final = "perdure.Poison"
 _IN_VAIN: Final = frozenset({_POISON, "perdure.errors.DataCorrupted"})
+_REFUSALS: Final = (StoreUnavailable, LeaseLost, CommitConflict)
 _LOCAL: Final = 256  # outcomes of local steps that wait to be written together, at most
 
 
@@ -253,12 +254,12 @@ class EmbeddedEngine:
             if live is None:
                 live = self._live[run] = Live(claim)
                 live.note(claim)
-                self._spawn(self._guard(live, self._open, live, claim), f"perdure-open-{run}")
+                self._spawn(self._move(live, claim=claim), f"perdure-open-{run}")
                 continue
             self._live[run] = live
             live.note(claim)
             if live.execution is not None and not live.busy:
-                self._spawn(self._guard(live, self._work, live, None), f"perdure-run-{run}")
+                self._spawn(self._move(live), f"perdure-run-{run}")
 
     def _current(self, claim: Claim) -> Live | None:
         """The claimed run as it is here already, unless it has been moved on elsewhere or has begun anew."""
@@ -272,31 +273,21 @@ class EmbeddedEngine:
         live.give_up()
         return None
 
-    async def _guard(self, live: Live, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
-        """Whatever goes wrong beside the author's code: the run starts again from its journal, then parks."""
-        try:
-            await work(*args)
-        except Exception as error:  # noqa: BLE001 - said in the docstring
-            if live.gone:
-                return
-            _log.exception("run %s (%s) stumbled; it starts again from its journal", live.run, live.start.target)
-            if live.refusals < _STUMBLES:
-                self._reopen(live)
-            else:
-                await self._park(live, ErrorInfo.of(error))
-
-    async def _open(self, live: Live, claim: Claim) -> None:
-        """Rebuild a run from its journal, and go on with it."""
+    async def _open(self, live: Live, claim: Claim) -> bool:
+        """Rebuild a run from its journal; ``False`` if it was parked instead."""
         try:
             start = live.start
+            if live.refusals > 1:  # slower and slower, so that two who disagree for ever do not spin
+                await self._pause(self._settings.pause * min(live.refusals, 60))
             if claim.takeovers >= self._settings.takeovers:
                 info = ErrorInfo(
                     type=_POISON,
                     message=f"{claim.takeovers} workers died while they drove it: it is set aside, lest it kill more",
                 )
                 await self._park(live, info)
-                return
-            fresh = start.session is None and claim.seq == 0
+                return False
+            # What a machine believed that was refused is to be looked up.
+            fresh = start.session is None and claim.seq == 0 and not live.refusals
             loaded = Loaded() if fresh else await self._load(start.run)
             live.seq = len(loaded.entries)
             if loaded.entries:
@@ -304,8 +295,8 @@ class EmbeddedEngine:
             live.begin(Execution(self._parts.programs, start, loaded), loaded.entries, self._parts.clock.now())
         except (NonDeterminism, UnknownName, PluginError) as error:
             await self._park(live, ErrorInfo.of(error))
-            return
-        await self._work(live, None)
+            return False
+        return True
 
     async def _load(self, run: str) -> Loaded:
         while True:
@@ -316,14 +307,31 @@ class EmbeddedEngine:
 
     # -- moving a run
 
-    async def _work(self, live: Live, command: Command | None) -> None:
-        """Attempt a step if there is one, settle what has arrived, and go on with the next step."""
-        while True:
-            if command is not None:
-                await self._attempt(live, command)
-            command = await self._settle(live)
-            if command is None:
+    async def _move(self, live: Live, command: Command | None = None, *, claim: Claim | None = None) -> None:
+        """Open a run if it was claimed, attempt a step if there is one, settle what came of it, go on with the next.
+
+        Whatever goes wrong beside the author's code: the run starts again from its journal, then parks.
+        """
+        try:
+            if claim is not None and not await self._open(live, claim):
                 return
+            try:
+                while True:
+                    if command is not None:
+                        await self._attempt(live, command)
+                    command = await self._settle(live)
+                    if command is None:
+                        return
+            except NonDeterminism as error:
+                await self._park(live, ErrorInfo.of(error))
+        except Exception as error:  # noqa: BLE001 - said in the docstring
+            if live.gone:
+                return
+            _log.exception("run %s (%s) stumbled; it starts again from its journal", live.run, live.start.target)
+            if live.refusals < _STUMBLES:
+                self._reopen(live)
+            else:
+                await self._park(live, ErrorInfo.of(error))
 
     async def _attempt(self, live: Live, command: Command) -> None:
         """Attempt a step until it has an outcome or the code gives it up."""
@@ -349,7 +357,7 @@ class EmbeddedEngine:
                 live.complete(entry)
                 if pause is None:
                     break
-                self._spawn(self._guard(live, self._work, live, None), f"perdure-run-{live.run}")
+                self._spawn(self._move(live), f"perdure-run-{live.run}")
                 await self._parts.clock.sleep_until(entry.at + pause)
                 number += 1
         except asyncio.CancelledError:
@@ -383,7 +391,7 @@ class EmbeddedEngine:
                 return False
             self._take(claims)
             if live.has_arrivals:
-                self._spawn(self._guard(live, self._work, live, None), f"perdure-run-{live.run}")
+                self._spawn(self._move(live), f"perdure-run-{live.run}")
         return True
 
     def _holds(self, live: Live, now: float) -> bool:
@@ -395,10 +403,14 @@ class EmbeddedEngine:
         if not live.gone and live.execution is not None:
             live.execution.machine.heartbeats[command.path] = details  # the next attempt may begin before it is fed
             live.complete(Entry("heartbeat", command.path, self._parts.clock.now(), command.name, value=details))
-            self._spawn(self._guard(live, self._work, live, None), f"perdure-run-{live.run}")
+            self._spawn(self._move(live), f"perdure-run-{live.run}")
 
     async def _settle(self, live: Live) -> Command | None:
-        """Feed and commit until nothing is left; return a step for the caller's own task."""
+        """Feed and commit until nothing is left; return a step for the caller's own task.
+
+        Raises:
+            NonDeterminism: The code no longer fits its journal.
+        """
         if live.busy or live.gone:
             return None
         live.busy = True
@@ -406,28 +418,29 @@ class EmbeddedEngine:
         try:
             while not live.gone and self._live.get(live.run) is live:  # what was released is not ours to move
                 now = self._parts.clock.now()
-                batch = live.collect(now)
+                batch = live.collect(now) or (None if live.running else Batch(release=True))
                 if batch is None:
-                    if live.running:
-                        break
-                    batch = Batch(release=True)
+                    break
                 if batch.local and batch.may_wait and 0 < len(batch.entries) < _LOCAL:
                     steps += self._turn_to_steps(live, batch)
                     live.hold(batch)
                     continue
-                if not await self._write(live, batch, now):
-                    return None
+                if batch.entries or batch.must_be_written:
+                    commit = live.commit(batch, now, unreported=self._reports.wanted, limit=self._parts.max_payload)
+                    try:  # here and not in `_commit`: of coroutines, each step has enough
+                        claims = await self._store.commit(commit, worker=self._worker)
+                    except _REFUSALS as error:
+                        claims = await self._commit_again(live, commit, error)
+                    if claims is None or not self._written(live, batch, commit, claims):
+                        return None
                 steps += self._turn_to_steps(live, batch)
                 if steps and live.rests:
                     break
-        except NonDeterminism as error:
-            await self._park(live, ErrorInfo.of(error))
-            return None
         finally:
             live.busy = False
         own, *others = [command for command in steps if command.path in live.running] or [None]
         for command in others:
-            self._spawn(self._guard(live, self._work, live, command), f"perdure-run-{live.run}")
+            self._spawn(self._move(live, command), f"perdure-run-{live.run}")
         return own
 
     def _turn_to_steps(self, live: Live, batch: Batch) -> list[Command]:
@@ -445,14 +458,9 @@ class EmbeddedEngine:
             live.running[command.path] = None
         return wanted
 
-    async def _write(self, live: Live, batch: Batch, now: float) -> bool:
-        """Commit a batch; ``False`` if the run is no longer ours to move, or is done with for now."""
-        if not (batch.entries or batch.must_be_written):
-            return True
-        commit = live.commit(batch, now, unreported=self._reports.wanted, limit=self._parts.max_payload)
-        claims = await self._commit(live, commit)
-        if claims is None:
-            return False
+    def _written(self, live: Live, batch: Batch, commit: Commit, claims: Sequence[Claim]) -> bool:
+        """A batch was committed; ``False`` if the run is no longer ours to move, or is done with for now."""
+        self._patience.over()
         live.committed(batch)
         live.refusals = 0
         if self._reports.wanted:
@@ -487,29 +495,38 @@ class EmbeddedEngine:
 
     async def _commit(self, live: Live, commit: Commit) -> Sequence[Claim] | None:
         """Commit; on refusal drop the machine and start again from what the store has."""
-        while True:
+        try:
+            claims = await self._store.commit(commit, worker=self._worker)
+        except _REFUSALS as error:
+            return await self._commit_again(live, commit, error)
+        self._patience.over()
+        return claims
+
+    async def _commit_again(self, live: Live, commit: Commit, refusal: Exception) -> Sequence[Claim] | None:
+        """After a refusal: see ``_commit``."""
+        while isinstance(refusal, StoreUnavailable):
+            if not self._driving:
+                raise refusal
+            await self._patience.wait(refusal)
             try:
                 claims = await self._store.commit(commit, worker=self._worker)
-            except StoreUnavailable as error:
-                if not self._driving:
-                    raise
-                await self._patience.wait(error)
-            except LeaseLost as error:
-                _log.info("run %s goes on elsewhere: %s", live.run, error)
-                if live.epoch > commit.epoch:  # it came back to us under a newer claim
-                    self._reopen(live)
-                else:
-                    live.give_up()
-                    self._drop(live)
-                self._poke.set()
-                return None
-            except CommitConflict as error:
-                _log.info("run %s is reloaded: %s", live.run, error)
-                self._reopen(live)
-                return None
+            except _REFUSALS as error:
+                refusal = error
             else:
                 self._patience.over()
                 return claims
+        if isinstance(refusal, LeaseLost):
+            _log.info("run %s goes on elsewhere: %s", live.run, refusal)
+            if live.epoch > commit.epoch:  # it came back to us under a newer claim
+                self._reopen(live)
+            else:
+                live.give_up()
+                self._drop(live)
+            self._poke.set()
+        else:
+            _log.info("run %s is reloaded: %s", live.run, refusal)
+            self._reopen(live)
+        return None
 
     def _reopen(self, live: Live) -> None:
         claim = live.forget()
@@ -517,14 +534,7 @@ class EmbeddedEngine:
         fresh = Live(claim, refusals=live.refusals + 1)
         fresh.note(claim)
         self._live[live.run] = fresh
-        self._spawn(self._guard(fresh, self._open_again, fresh, claim), f"perdure-open-{live.run}")
-
-    async def _open_again(self, live: Live, claim: Claim) -> None:
-        """Open after a refused commit; slower and slower, so that two who disagree for ever do not spin."""
-        if live.refusals > 1:
-            await self._pause(self._settings.pause * min(live.refusals, 60))
-        # the claim's seq is what the refused machine believed: force a look at the journal
-        await self._open(live, claim._replace(seq=max(1, claim.seq)))
+        self._spawn(self._move(fresh, claim=claim), f"perdure-open-{live.run}")
 
     async def _park(self, live: Live, error: ErrorInfo) -> None:
         """Set a run aside, visibly; if it is to be cancelled, it ends here, as its code cannot be run."""
