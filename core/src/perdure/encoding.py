@@ -142,7 +142,7 @@ def fingerprint(args: tuple[Any, ...], kwargs: dict[str, Any], where: str) -> st
     Sets are sorted first, wherever they stand in an argument: their iteration order changes with the hash seed.
     """
     try:
-        if not (_PLAIN.issuperset(map(type, args)) and _PLAIN.issuperset(map(type, kwargs.values()))):
+        if not _PLAIN.issuperset(map(type, args)) or (kwargs and not _PLAIN.issuperset(map(type, kwargs.values()))):
             args, kwargs = _stable(args), _stable(kwargs)
         data = to_json((args, kwargs))
     except (PydanticSerializationError, TypeError, RecursionError) as error:

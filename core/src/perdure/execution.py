@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import blake2b
 from heapq import heappop, heappush
-from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from pydantic import TypeAdapter
@@ -28,11 +27,11 @@ from perdure.messages import AgentId, ChatMessage, Delivery, ErrorInfo, Loaded, 
 from perdure.steps import StepCall
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from perdure.context import Asked, Callee
     from perdure.messages import Entry
-    from perdure.ports import Conversation, Programs
+    from perdure.ports import Conversation, Program, Programs
 
 __all__ = ["RECORDED", "TRANSITIONS", "Activation", "Command", "DurableContext", "Execution", "Outcome", "derived_id"]
 
@@ -97,7 +96,7 @@ class _Inside:
     conversation: DurableConversation | None
     arrivals: Arrivals = field(default_factory=Arrivals)
     patches: dict[str, bool] = field(default_factory=dict[str, bool])
-    patched: set[str] = field(default_factory=set[str])
+    patched: frozenset[str] = frozenset()
     progress: Progress | None = None
 
 
@@ -305,9 +304,9 @@ class Execution:
         )
         self.machine: Machine = Machine(self._main, now=start.at, arrive=self._arrive, debug=debug)
         context = DurableContext(self.machine, start, programs, self._inside)
-        self._coroutine: Callable[[], Coroutine[Any, Any, bytes]] | None = lambda: program(context, start.input)
+        self._code: tuple[Program, DurableContext] | None = program, context
         self._timers: list[tuple[float, int, str]] = []
-        self._ordinals = count()
+        self._ordinal = 0
         self._kept: tuple[tuple[bytes, ...], bytes | None] = (), None
         self.told: Progress | None = None
         self._again = False
@@ -330,7 +329,7 @@ class Execution:
             NonDeterminism: The code no longer fits the journal.
         """
         entries = tuple(entries)
-        self._inside.patched = {entry.name for entry in entries if entry.kind == "patch"}
+        self._inside.patched = frozenset(entry.name for entry in entries if entry.kind == "patch")
         self.machine.replaying = bool(entries)
         began = entries[0].started if entries and entries[0].kind == "begin" else now
         if began is not None:
@@ -403,13 +402,14 @@ class Execution:
     def close(self) -> None:
         """Give it up; see ``Machine.evict``."""
         self.machine.evict()
-        self._coroutine = None
+        self._code = None
 
     async def _main(self) -> bytes:
         try:
-            if self._coroutine is None:  # pragma: no cover - a closed execution does not begin
+            if self._code is None:  # pragma: no cover - a closed execution does not begin
                 raise AssertionError
-            value = await self._coroutine()
+            program, context = self._code
+            value = await program(context, self.start.input)
         except Again as again:
             if self.start.kind == "turn":
                 msg = (
@@ -428,7 +428,8 @@ class Execution:
     def _noted(self, activation: Activation) -> Activation:
         for command in activation.opened:
             if command.kind == "timer":
-                heappush(self._timers, (command.body.due, next(self._ordinals), command.path))
+                heappush(self._timers, (command.body.due, self._ordinal, command.path))
+                self._ordinal += 1
             elif command.kind == "answer":
                 self._requests[command.body.id] = command.path
         if activation.outcome is not None:

@@ -264,7 +264,7 @@ class MachineLoop(asyncio.AbstractEventLoop):
         """Make the main task, in the root branch."""
         task = MachineTask(coro, loop=self, name="main", context=context, place=(self.root, 0))
         self.tasks[0] = task
-        task.add_done_callback(self._task_done)
+        task.add_done_callback(self._task_done, context=context)
         return task
 
     def spawn(self, coro: Coroutine[Any, Any, Any], context: Context, scope: str) -> MachineTask:

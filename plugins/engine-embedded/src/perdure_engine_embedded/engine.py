@@ -10,6 +10,7 @@ import asyncio
 import logging
 import secrets
 from collections import OrderedDict
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -315,6 +316,7 @@ class EmbeddedEngine:
         try:
             if claim is not None and not await self._open(live, claim):
                 return
+            claim = None  # or it would be kept for as long as the run moves
             try:
                 while True:
                     if command is not None:
@@ -595,9 +597,10 @@ class EmbeddedEngine:
         if not self._driving:
             coroutine.close()
             return
-        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        context = copy_context()  # one for both: each would make its own
+        task = asyncio.get_running_loop().create_task(coroutine, name=name, context=context)
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._done, context=context)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -27,6 +27,9 @@ _STIRRING: Final = frozenset({"resume", "cancel", "terminate"})
 """What sets a run going that was set aside."""
 
 
+_NOTHING: Final = ((), (), (), (), (), (), None)
+"""``consumed`` to ``state`` of a commit that only appends entries."""
+
 _KEPT: Final = re.compile(r"(?<=^event:)(\d+:event:)+")
 """In the path of an event that was kept before: the mark of that."""
 
@@ -155,7 +158,7 @@ class Live:
         self._put_off: list[Delivery] = []
         self._arrived: deque[Entry | Delivery] = deque()
         self._inbox: dict[str, Delivery] = {}
-        self._consumed: set[str] = set()
+        self._consumed: dict[str, None] = {}  # and no set: to the collector, a dictionary of strings is nothing
         self._begun: Activation | None = None
         self._began_at = claim.start.at
 
@@ -190,7 +193,7 @@ class Live:
         for delivery in [item for item in self._inbox.values() if f"{item.kind}:{item.key}" in recorded]:
             del self._inbox[delivery.key]
             self._arrived.remove(delivery)
-            self._consumed.add(delivery.key)
+            self._consumed[delivery.key] = None
 
     def note(self, claim: Claim) -> None:
         """Something was delivered, or is due."""
@@ -301,9 +304,10 @@ class Live:
                 self.seq,
                 now,
                 tuple(batch.entries),
-                status="running" if active else "waiting",
-                active=active,
-                wake_at=execution.wake_at(),
+                *_NOTHING,
+                "running" if active else "waiting",
+                active,
+                execution.wake_at(),
             )
         outcome = _within(batch, limit)
         if execution is None:  # pragma: no cover - a batch comes from an execution
@@ -412,7 +416,7 @@ class Live:
         self.alone = self.alone and not batch.calls
         for key, _ in batch.consumed:
             self._inbox.pop(key, None)
-            self._consumed.add(key)
+            self._consumed[key] = None
 
     def end(self, commit: Commit) -> RunView | None:
         """The run as its last commit left it, if that is the last and nothing else is to be known of it."""

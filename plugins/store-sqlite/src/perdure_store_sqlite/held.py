@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from heapq import merge
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final
@@ -60,7 +61,18 @@ class Held:
 
 def quiet(status: str, active: object, wake_at: float | None, takeovers: int) -> tuple[Any, ...]:
     """See ``Held``; empty, so that no commit is quiet, while the row is not active or has takeovers to forget."""
-    return (*_NOTHING, status, True, wake_at, None, None, False, None, None) if active and not takeovers else ()
+    if not active or takeovers:
+        return ()
+    return _still(status) if wake_at is None else _until(status, wake_at)
+
+
+def _until(status: str, wake_at: float | None) -> tuple[Any, ...]:
+    return (*_NOTHING, status, True, wake_at, None, None, False, None, None)
+
+
+@cache
+def _still(status: str) -> tuple[Any, ...]:
+    return _until(status, None)
 
 
 class Holding:
