@@ -76,10 +76,10 @@ class Runtime:
         self.plugins = plugins
         self.clock = clock
         self.catalog: Catalog = Catalog(plugins)
-        self.agent_middleware: Sequence[AgentMiddleware] = _collected(plugins, "perdure_agent_middleware")
+        self.agent_middleware: Sequence[AgentMiddleware] = ()
         self.engine: Engine
         self.query: Query
-        self.middleware: Sequence[RuntimeMiddleware] = _collected(plugins, "perdure_runtime_middleware")
+        self.middleware: Sequence[RuntimeMiddleware] = ()
         self._models: dict[str, Model] = {}
         self._only_model = model
         self._messenger: Messenger | None = None
@@ -346,6 +346,8 @@ class Runtime:
         stack.push_async_callback(self._close_models)
         for _, _, lifespan in plugins.each("perdure_lifespan"):
             await stack.enter_async_context(lifespan(services=self))
+        self.agent_middleware = _collected(plugins, "perdure_agent_middleware")
+        self.middleware = _collected(plugins, "perdure_runtime_middleware")
         if store is None:
             section = self.settings(f"store-{settings.store}") or self.settings(f"transport-{settings.store}")
             opened: DurableStore = plugins.named("store", settings.store)(settings=section, data=str(settings.data))

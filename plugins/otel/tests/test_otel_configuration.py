@@ -165,3 +165,8 @@ print([name for name in sys.modules if name.split(".")[0] in {"opentelemetry", "
 def test_nothing_of_opentelemetry_is_imported_where_it_is_off():
     ran = subprocess.run([sys.executable, "-c", OFF], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+async def test_a_runtime_that_exports_nothing_has_nothing_around_its_operations(tmp_path) -> None:
+    async with Runtime.open(App("quiet"), Otel(Settings(exporter="none")), data=tmp_path) as runtime:
+        assert [*runtime.middleware, *runtime.agent_middleware] == []

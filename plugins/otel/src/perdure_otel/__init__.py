@@ -7,7 +7,7 @@ OpenTelemetry is imported before a configuration switches it on.
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from perdure import hookimpl
 from perdure.direct import DirectContext
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from perdure import Context
     from perdure.messages import ModelRequest, ModelResponse, ToolCall, ToolResult
-    from perdure.ports import Observer, Operation, RuntimeMiddleware, Services, StepMiddleware
+    from perdure.ports import Observer, RuntimeMiddleware, Services, StepMiddleware
     from perdure_otel.tracing import Tracing
 
 __all__ = ["Otel", "Settings"]
@@ -48,12 +48,12 @@ class Otel:
     @hookimpl
     def perdure_runtime_middleware(self) -> Iterable[RuntimeMiddleware]:
         """Around each start, send and delivery."""
-        return [self._operation]  # asked for before the lifespan, which knows whether there is anything to do
+        return [] if self._tracing is None else [self._tracing.operation]
 
     @hookimpl
     def perdure_agent_middleware(self) -> Iterable[AgentMiddleware]:
         """Around model and tool calls of volatile turns, which no journal tells of."""
-        return [_VolatileTurns(lambda: self._tracing)]
+        return [] if self._tracing is None else [_VolatileTurns(self._tracing)]
 
     @hookimpl
     def perdure_step_middleware(self) -> Iterable[StepMiddleware]:
@@ -79,30 +79,23 @@ class Otel:
             self._tracing = None
             await tracing.close()
 
-    async def _operation(self, operation: Operation, proceed: Callable[[Operation], Awaitable[Any]]) -> Any:
-        if self._tracing is None:
-            return await proceed(operation)
-        return await self._tracing.operation(operation, proceed)
-
 
 class _VolatileTurns(AgentMiddleware):
     """Makes the spans of turns that are not recorded; passes durable ones on, whose spans come from the journal."""
 
-    def __init__(self, tracing: Callable[[], Tracing | None]) -> None:
+    def __init__(self, tracing: Tracing) -> None:
         self._tracing = tracing
 
     async def model(
         self, ctx: Context, request: ModelRequest, proceed: Callable[[ModelRequest], Awaitable[ModelResponse]]
     ) -> ModelResponse:
-        tracing = self._tracing()
-        if tracing is None or not isinstance(ctx, DirectContext):
+        if not isinstance(ctx, DirectContext):
             return await proceed(request)
-        return await tracing.volatile_chat(ctx.session.id, request, proceed)
+        return await self._tracing.volatile_chat(ctx.session.id, request, proceed)
 
     async def tool(
         self, ctx: Context, call: ToolCall, proceed: Callable[[ToolCall], Awaitable[ToolResult]]
     ) -> ToolResult:
-        tracing = self._tracing()
-        if tracing is None or not isinstance(ctx, DirectContext):
+        if not isinstance(ctx, DirectContext):
             return await proceed(call)
-        return await tracing.volatile_tool(ctx.session.id, call, proceed)
+        return await self._tracing.volatile_tool(ctx.session.id, call, proceed)
