@@ -22,8 +22,18 @@ PYTHONS = ("3.11", "3.12", "3.13")
 MEMBERS = sorted(
     path.parent for glob in ("core", "plugins/*", "contrib/*") for path in ROOT.glob(f"{glob}/pyproject.toml")
 )
-SLOW = ("tests/e2e", "tests/guarantees/test_bites.py", "plugins/transport-grpc/tests/test_autogen_workers.py")
-"""Tests of whole processes, and tests of tests: what they find does not depend on the interpreter."""
+SLOW = (
+    "tests/e2e",
+    "tests/guarantees/test_bites.py",
+    "tests/test_architecture.py",
+    "plugins/hosting/tests/test_remote_engine.py",
+    "plugins/hosting/tests/test_remote_store_kit.py",
+    "plugins/transport-grpc/tests/test_autogen_workers.py",
+    "plugins/transport-grpc/tests/test_grpc_store.py",
+    "plugins/transport-http/tests/test_http_store.py",
+)
+"""Tests of whole processes, of the source, of tests, and kits from afar: what they find does not depend on the
+interpreter."""
 PINS = re.compile(r"(?<=# pin: begin\n).*?(?=# pin: end\n)", re.DOTALL)
 
 nox.options.default_venv_backend = "uv"
