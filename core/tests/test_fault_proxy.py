@@ -323,3 +323,24 @@ async def test_a_proxy_that_closes_ends_what_is_open():
         assert proxy.open == 0
         client.leave()
         await proxy.__aenter__()
+
+
+async def test_a_proxy_at_another_address_stands_there_for_both_sides():
+    try:
+        (await asyncio.start_server(lambda *_: None, "127.0.0.2", 0)).close()
+    except OSError:
+        pytest.skip("this system has no other address on its loopback")
+    peers = []
+
+    async def note(_reader, writer):
+        peers.append(writer.get_extra_info("peername")[0])
+        writer.close()
+
+    server = await asyncio.start_server(note, "127.0.0.1", 0)
+    async with FaultProxy("127.0.0.1", server.sockets[0].getsockname()[1], address="127.0.0.2") as proxy:
+        assert proxy.host == "127.0.0.2"
+        client = await Client.to(proxy)
+        await client.ended()
+        client.leave()
+    assert peers == ["127.0.0.2"]
+    server.close()

@@ -2,8 +2,9 @@
 
     python -m tests.chaos.partitions --rounds 500
 
-Three workers reach one host over real sockets, each through a proxy that harms it when told to. All of them send and
-publish before, while and after some are parted from the host. Two kinds of rounds:
+Three workers reach one host over real sockets, each from an address of the loopback that is its own and not the host's,
+through a proxy that stands there and harms what passes when told to. All of them send and publish before, while and
+after some are parted from the host. Two kinds of rounds:
 
 - healed **in time**, while the host still keeps the sessions: every request is replied to, every publication reaches
   each subscriber once, and nothing comes twice;
@@ -40,6 +41,8 @@ from perdure_transport_grpc import GrpcTransport, ServerSettings as GrpcServer, 
 from perdure_transport_grpc.listening import GrpcListener
 from perdure_transport_http import HttpTransport, ServerSettings as HttpServerSettings, Settings as HttpSettings
 from perdure_transport_http.server import HttpServer
+
+from .loopback import machines
 
 Carrier = Literal["grpc", "http"]
 
@@ -295,13 +298,13 @@ async def lapse(seconds: float) -> None:
 
 
 @asynccontextmanager
-async def _listening(carrier: Carrier, host: Host) -> AsyncIterator[int]:
-    """The port at which a host is reached."""
+async def _listening(carrier: Carrier, host: Host, address: str) -> AsyncIterator[int]:
+    """The port at which a host at this address is reached."""
     clock = SystemClock()
     if carrier == "grpc":
-        listener: Any = GrpcListener(host, clock, GrpcServer(bind="127.0.0.1:0"))
+        listener: Any = GrpcListener(host, clock, GrpcServer(bind=f"{address}:0"))
     else:
-        listener = HttpServer(host, clock, HttpServerSettings(bind="127.0.0.1:0"))
+        listener = HttpServer(host, clock, HttpServerSettings(bind=f"{address}:0", hosts=("*",)))
     await listener.start()
     try:
         yield listener.port if carrier == "http" else int(listener.address.rpartition(":")[2])
@@ -326,10 +329,13 @@ async def _trial(
     async with AsyncExitStack() as stack:
         host = Host(SystemClock(), HostSettings(**settings, drain=1.0))
         await host.start()
-        port = await stack.enter_async_context(_listening(carrier, host))
+        there, *addresses = machines(1 + len(NAMES))
+        port = await stack.enter_async_context(_listening(carrier, host, there))
         sites: list[Site] = []
-        for name in NAMES:
-            proxy = await stack.enter_async_context(FaultProxy("127.0.0.1", port, seed=dice.randint(0, 1 << 30)))
+        for name, address in zip(NAMES, addresses, strict=True):
+            # Where they are all the same, there is one machine, whose ports stand for others.
+            proxy = FaultProxy(there, port, seed=dice.randint(0, 1 << 30), address=address if address != there else "")
+            await stack.enter_async_context(proxy)
             transport = _transport(carrier, name if named else "", proxy, settings["patience"])
             site = Site(name, proxy, transport, dice)
             stack.push_async_callback(transport.stop)

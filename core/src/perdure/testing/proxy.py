@@ -78,10 +78,13 @@ class FaultProxy:
         target_host: Where connections lead. May be changed at any time, as ``target``, for those to come.
         target_port: As above.
         seed: Of everything random.
+        address: Where it listens, and where its connections to the target come from: an address of the loopback
+            (``127.0.0.2``, where the system has more than one), so that a client behind it stands for a machine of its
+            own. By default the system chooses where they come from.
 
     Attributes:
         target: Host and port.
-        host: Where it listens: the loopback.
+        host: Where it listens: ``address``, or 127.0.0.1.
         port: Where it listens: a free one.
         faults: What is wrong at the moment.
         connections: How many were accepted so far.
@@ -89,9 +92,10 @@ class FaultProxy:
         swallowed: Bytes accepted and never passed on, by way.
     """
 
-    def __init__(self, target_host: str, target_port: int, *, seed: int = 0) -> None:
+    def __init__(self, target_host: str, target_port: int, *, seed: int = 0, address: str = "") -> None:
         self.target: tuple[str, int] = (target_host, target_port)
-        self.host: str = "127.0.0.1"
+        self.host: str = address or "127.0.0.1"
+        self._source = (address, 0) if address else None
         self.port: int = 0
         self.faults: Faults = Faults()
         self.connections: int = 0
@@ -104,7 +108,7 @@ class FaultProxy:
         self._changed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        """Listen. Raises ``OSError`` if there is no port to be had."""
+        """Listen. Raises ``OSError`` if there is no port to be had, or no such address here."""
         self._server = await asyncio.start_server(self._accept, self.host, 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
@@ -256,7 +260,7 @@ class FaultProxy:
         target = None
         if not self.faults.refused:
             with suppress(OSError):
-                target = _End(*await asyncio.open_connection(*self.target))
+                target = _End(*await asyncio.open_connection(*self.target, local_addr=self._source))
         if target is None:
             client.end("reset")
             await client.closed()
