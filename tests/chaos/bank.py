@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
     from perdure.messages import Entry, RunView, Start
     from perdure.ports import StepInfo
+    from perdure_messaging.actors import Actor
 
-BOOK, VAULT = AgentId("book", "book"), AgentId("vault", "vault")
+BOOK, VAULT = AgentId("bank.book", "book"), AgentId("bank.vault", "vault")
 
 
 @message_type("bank.pay")
@@ -124,19 +125,29 @@ class Auditor(MessageAgent):
 _ears: list[int] = []
 
 
+def listen(audit: Path) -> None:
+    """Have this process write down there what is heard in memory."""
+    _ears.append(os.open(audit, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644))
+
+
 def heard(text: str) -> None:
-    """Write a line of what was heard in memory, where this process is a worker."""
+    """Write a line of what was heard in memory, if this process was told to ``listen``."""
     for descriptor in _ears:
         os.write(descriptor, f"{text}\n".encode())
 
 
 class Bank(App):
-    """See the module."""
+    """See the module.
 
-    def __init__(self, death: Death | None = None) -> None:
+    Args:
+        death: Strikes, or never.
+        further: Agents besides.
+    """
+
+    def __init__(self, death: Death | None = None, further: Sequence[Actor[Any]] = ()) -> None:
         durable = {"account": Account, "vault": Vault, "book": Book}
         agents = [actor(name, cls, durable=True) for name, cls in durable.items()]
-        super().__init__("bank", agents=[*agents, actor("auditor", Auditor)])
+        super().__init__("bank", agents=[*agents, actor("auditor", Auditor), *further])
         self._death = death or Death()
 
     @hookimpl
@@ -185,7 +196,7 @@ async def _drive(place: Path, death: Death) -> None:
 def main(place: Path, life: int, aim: str = "") -> None:
     """Work until killed."""
     death = Death(aim)
-    _ears.append(os.open(place / "audit", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644))
+    listen(place / "audit")
     trace_statements(lambda: Transactions(Witness(place / "witness", life), death))
     asyncio.run(_drive(place, death))
 

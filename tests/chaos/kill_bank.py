@@ -24,14 +24,12 @@ from pathlib import Path
 
 import click
 
-from perdure import AgentId, Runtime
-from perdure.errors import RetryableError
-from perdure.messages import RunFilter
+from perdure import Runtime
 
 from . import bank
+from .payments import PATIENCE, Clients, finished, heard_of, misbooked, payments
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 60.0  # seconds in which something must move
 _AIMED = 0.6  # the share of workers that die by their own hand
 _MOMENTS = {"before step": 25, "after step": 25, "after commit": 40, "commit": 60, "transaction": 60, "takeover": 1}
 """When a worker may die by its own hand, and by how many of these at most it lives through before."""
@@ -47,52 +45,6 @@ class Tally:
     repeated: int = 0
     problems: list[str] = field(default_factory=list)
     seconds: float = 0.0
-
-
-class Clients:
-    """So many accounts, each of which is paid one payment after the other.
-
-    Attributes:
-        paid: How many payments of each account were acknowledged.
-        repeated: How often something was sent again.
-        news: Set at each acknowledgement.
-    """
-
-    def __init__(self, runtime: Runtime, count: int) -> None:
-        self._runtime = runtime
-        self.paid = {f"account-{number}": 0 for number in range(count)}
-        self.repeated = 0
-        self.news = asyncio.Event()
-        self.problems: list[str] = []
-        self._closing = False
-        self._tasks = [asyncio.create_task(self._pay(name)) for name in self.paid]
-
-    @property
-    def acknowledged(self) -> int:
-        """By all together."""
-        return sum(self.paid.values())
-
-    async def close(self) -> None:
-        """Let each finish its payment."""
-        self._closing = True
-        await asyncio.gather(*self._tasks)
-
-    async def _pay(self, name: str) -> None:
-        while not self._closing:
-            number = self.paid[name] + 1
-            known = await self._insist(name, number)
-            if known != number:
-                self.problems.append(f"payment {number} of {name} was replied to with {known}")
-            self.paid[name] = number
-            self.news.set()
-
-    async def _insist(self, name: str, number: int) -> int:
-        to = AgentId("account", name)
-        while True:
-            try:
-                return await self._runtime.send(bank.Pay(number), to, id=f"{name}:{number}")
-            except RetryableError:
-                self.repeated += 1
 
 
 class Worker:
@@ -157,40 +109,21 @@ async def kill_bank(place: Path, *, kills: int, clients: int = 4, seed: int = 0)
     """
     began, dice, tally = time.monotonic(), random.Random(seed), Tally()  # noqa: S311 - kills, no keys
     async with Runtime.open(bank.Bank(), settings=bank.settings(place), drive=False) as runtime:
-        paying = Clients(runtime, clients)
+        paying = Clients(runtime, [f"account-{number}" for number in range(clients)])
         while tally.kills.total() < kills and not tally.problems:
             await reign(place, paying, dice, tally, tally.kills.total() + 1)
         async with hired(place, kills + 1), asyncio.timeout(PATIENCE * 2):
             await paying.close()
-            await _finished(runtime, tally)
-            tally.problems += [*paying.problems, *await _missing(runtime, paying.paid, place)]
-    tally.payments, tally.repeated, tally.seconds = paying.acknowledged, paying.repeated, time.monotonic() - began
+            tally.problems += [*paying.problems, *await _wrong(runtime, paying.paid, place)]
+    tally.payments, tally.repeated = paying.acknowledged, paying.repeated.total()
+    tally.seconds = time.monotonic() - began
     return tally
 
 
-async def _finished(runtime: Runtime, tally: Tally) -> None:
-    """Wait until nothing is left to do, and hold it against those that did not complete."""
-    going = RunFilter(status=("pending", "running", "waiting"))
-    while views := await runtime.query.runs(going):
-        for view in views:
-            await runtime.handle(view.id).wait()
-    odd = await runtime.query.runs(RunFilter(status=("failed", "parked", "cancelled", "terminated", "suspended")))
-    tally.problems += [f"turn {view.id} of {view.target} is {view.status}: {view.error}" for view in odd]
-
-
-async def _missing(runtime: Runtime, paid: dict[str, int], place: Path) -> list[str]:
-    problems: list[str] = []
-    audit = set((place / "audit").read_text().splitlines())
-    vault = await runtime.send(bank.Statement(), bank.VAULT)
-    book = await runtime.send(bank.Statement(), bank.BOOK)
-    for name, count in paid.items():
-        own = await runtime.send(bank.Statement(), AgentId("account", name))
-        numbers = list(range(1, count + 1))
-        for where, known in (("account", own), ("vault", vault), ("book", book)):
-            if known.get(name, []) != numbers:
-                problems.append(f"{where} knows of {name}: {known.get(name)}, expected 1 to {count}, each once")
-        problems += [f"nobody heard of {name} {n}" for n in numbers if f"{name} {n}" not in audit]
-    return problems
+async def _wrong(runtime: Runtime, paid: dict[str, int], place: Path) -> list[str]:
+    unfinished, heard = await finished(runtime), heard_of(place / "audit")
+    unheard = [f"nobody heard of {payment}" for payment in payments(paid) if payment not in heard]
+    return [*unfinished, *await misbooked(runtime, paid), *unheard]
 
 
 def show(tally: Tally) -> None:

@@ -15,7 +15,7 @@ import select
 import signal
 import sys
 from contextlib import suppress
-from importlib.metadata import distributions
+from typing import Any
 
 from perdure import plugins
 
@@ -25,7 +25,9 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Nursery:
-    """See the module."""
+    """See the module. Others bear other things: what they are told is ``orders``, what these do is ``live``."""
+
+    orders: Any = worker.Orders
 
     def __init__(self, bell: int) -> None:
         self._bell = bell
@@ -36,11 +38,9 @@ class Nursery:
 
     def run(self) -> None:
         """Until the input ends."""
-        # Ten thousand workers need not parse what a hundred distributions say of themselves.
-        found = [
-            each for each in distributions() if any(point.group.startswith("perdure") for point in each.entry_points)
-        ]
-        plugins.distributions = lambda: found
+        # Ten thousand workers need not look for what is installed.
+        found = plugins.entry_points()
+        plugins.entry_points = lambda **chosen: found.select(**chosen) if chosen else found
         gc.collect()
         gc.freeze()
         hears, says = os.pipe()
@@ -65,10 +65,15 @@ class Nursery:
         data = os.read(0, 65536)
         *orders, self._rest = (self._rest + data).split(b"\n")
         for order in orders:
-            self._bear(worker.Orders(*json.loads(order)))
+            self._bear(self.orders(*json.loads(order)))
         return bool(data)
 
-    def _bear(self, orders: worker.Orders) -> None:
+    def live(self, orders: Any) -> None:
+        """What a child does."""
+        os.dup2(2, 1)
+        worker.live(orders, self._bell)
+
+    def _bear(self, orders: Any) -> None:
         own = os.getpid()
         pid = os.fork()
         if pid == 0:
@@ -76,7 +81,7 @@ class Nursery:
         self._lives[pid] = orders.life
         self._say("born", orders.life, pid)
 
-    def _be(self, orders: worker.Orders, parent: int) -> None:
+    def _be(self, orders: Any, parent: int) -> None:
         """The child's part: never returns."""
         code = 1
         try:
@@ -85,10 +90,9 @@ class Nursery:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             if self._system is not None:
                 self._system.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            os.dup2(2, 1)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             if os.getppid() == parent:
-                worker.live(orders, self._bell)
+                self.live(orders)
             code = 0
         except BaseException:  # noqa: BLE001 - whatever ends it, it must not go on as a nursery
             sys.excepthook(*sys.exc_info())
