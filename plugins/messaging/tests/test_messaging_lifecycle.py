@@ -13,6 +13,8 @@ from perdure import AgentId, Context, hookimpl
 from perdure.errors import CallFailed, MessageDropped, NotPermitted, Overloaded, SessionBusy, UsageError
 from perdure.messages import Envelope
 from perdure_messaging import Intervention, MessageAgent, actor, closure, dead_letters, handles, message_type
+from perdure_messaging.contexts import handling
+from perdure_transport_inprocess.transport import InProcess
 
 if TYPE_CHECKING:
     from perdure.testing import ManualClock
@@ -304,3 +306,25 @@ async def test_an_intervention_may_delay(house: Any):
     assert not sending.done()
     gate.set()
     assert await sending == "hi"
+
+
+async def test_a_transport_is_no_part_of_the_message_whose_handler_is_the_first_to_need_it(
+    house: Any, monkeypatch: pytest.MonkeyPatch
+):
+    start, seen = InProcess.start, list[object]()
+
+    async def noting(self: InProcess, deliver: Any) -> None:
+        seen.append(handling.get())  # so would every task have it that the transport delivers from
+        await start(self, deliver)
+
+    async def ask(message: Say, ctx: Context) -> str:
+        seen.append(handling.get())
+        return await ctx.call(AgentId("shop.parrot", "1"), message)
+
+    monkeypatch.setattr(InProcess, "start", noting)
+    runtime = house(closure("parrot", repeat), closure("asker", ask))
+    reply = await runtime.messenger.deliver(Envelope("1", "request", AgentId("shop.asker", "1"), "life.say", Say("hi")))
+    assert reply.payload == "hi"
+    asking, connecting = seen
+    assert asking is not None
+    assert connecting is None

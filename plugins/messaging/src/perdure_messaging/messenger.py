@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from contextvars import copy_context
 from functools import lru_cache
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
@@ -89,6 +90,7 @@ class LocalMessenger:
         self._plain = False
         self._here = self._homes.names()
         self._connecting = asyncio.Lock()
+        self._context = copy_context()
         self._prefix = secrets.token_hex(16)
         self._ids = count()
 
@@ -482,20 +484,26 @@ class LocalMessenger:
     async def _connected(self) -> Transport:
         async with self._connecting:
             if self._transport is None:
-                runtime = self._runtime
-                name = runtime.configuration.transport
-                make = runtime.plugins.named("transport", name)
-                transport: Transport = make(settings=runtime.settings(f"transport-{name}"), clock=runtime.clock)
-                try:
-                    await transport.start(self.deliver)
-                    await transport.announce(self._homes.presence())
-                except BaseException:
-                    await transport.stop()
-                    raise
-                self._serialises = transport.serialises
-                self._plain = not (self._serialises or self._watched)
-                self._transport = transport
+                # Not in the context of the turn that happens to be the first to need it: what the transport brings
+                # from then on is not part of that turn.
+                connecting = asyncio.get_running_loop().create_task(self._connect(), context=self._context)
+                self._transport = await connecting
             return self._transport
+
+    async def _connect(self) -> Transport:
+        runtime = self._runtime
+        name = runtime.configuration.transport
+        make = runtime.plugins.named("transport", name)
+        transport: Transport = make(settings=runtime.settings(f"transport-{name}"), clock=runtime.clock)
+        try:
+            await transport.start(self.deliver)
+            await transport.announce(self._homes.presence())
+        except BaseException:
+            await transport.stop()
+            raise
+        self._serialises = transport.serialises
+        self._plain = not (self._serialises or self._watched)
+        return transport
 
 
 class ResidentContext(MessageContext):
