@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import perdure_transport_grpc.polling  # noqa: F401 - for what it does, before anything imports gRPC
+
+# isort: split
 from perdure import config, hookimpl
 from perdure.clock import SystemClock
 from perdure_hosting.remote_store import remote_store
