@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import perdure_transport_grpc.polling  # noqa: F401 - for what it does, before anything imports gRPC
+from perdure_transport_grpc import polling  # before anything that imports gRPC
 
 # isort: split
 from perdure import config, hookimpl
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from perdure.ports import Clock, DurableStore, Transport
 
-__all__ = ["GrpcTransport", "ServerSettings", "Settings", "perdure_store", "perdure_transport"]
+__all__ = ["GrpcTransport", "ServerSettings", "Settings", "perdure_store", "perdure_transport", "polling"]
 
 
 @hookimpl
