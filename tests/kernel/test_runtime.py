@@ -561,6 +561,24 @@ async def test_what_could_not_be_reported_is_told_again_after_a_crash():
     assert await store.unreported() == []
 
 
+async def test_a_process_begins_although_others_finish_runs_all_the_time():
+    class Busy(MemoryStore):
+        kept: Any = ()
+
+        async def unreported(self, *, limit: int = 100) -> Any:
+            self.kept = await super().unreported(limit=limit) or self.kept
+            return self.kept
+
+    clock = ManualClock()
+    store = Busy(clock)
+    broken, mended = Witness(), Witness()
+    broken.works = False
+    async with harness(hall, broken, store=store, clock=clock) as h:
+        await finished(h)
+    async with asyncio.timeout(PATIENCE), harness(hall, mended, store=store, clock=clock):
+        assert mended.told == broken.told
+
+
 async def test_a_run_that_is_taken_over_is_told_from_its_beginning():
     witness = Witness()
     async with harness(hall, witness) as h:

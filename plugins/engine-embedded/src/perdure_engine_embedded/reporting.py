@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pydantic_core import from_json
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from perdure.ports import DurableStore, Observer
 
 _log = logging.getLogger("perdure.engine")
+
+_PAGE: Final = 100
+"""Runs that are reported again at once."""
 
 
 class Reports:
@@ -73,13 +76,17 @@ class Reports:
                 _log.exception("observer %r failed; the run goes on", observer)
 
     async def catch_up(self) -> None:
-        """Tell what a process that died may have had no time to report, a page at a time."""
+        """Tell what a process that died may have had no time to report, a page at a time.
+
+        What finishes meanwhile is reported by those with whom it does: where others work on the same store, there is
+        always something, and to wait until there is nothing would be to wait for them to rest.
+        """
         if not self._observers:
             return
-        while views := await self._store.unreported():
+        while views := await self._store.unreported(limit=_PAGE):
             for view in views:
                 await self._tell_again(view)
-            if not await self._flush():
+            if not await self._flush() or len(views) < _PAGE:
                 return
 
     async def _tell_again(self, view: RunView) -> None:
