@@ -55,7 +55,20 @@ class Commands(Nursery):
         """Be the command, until killed."""
         os.chdir(orders.folder)
         os.environ.update(orders.environment)
+        signal.signal(signal.SIGUSR1, _tell)
         main(orders.words)
+
+
+def _tell(*_: object) -> None:
+    """Write down what each task waits for."""
+    for task in asyncio.all_tasks(asyncio.get_event_loop()):
+        waits, inner = [], task.get_coro()
+        while inner is not None:
+            frame = getattr(inner, "cr_frame", None)
+            waits.append(f"{frame.f_code.co_qualname}:{frame.f_lineno}" if frame else repr(inner))
+            inner = getattr(inner, "cr_await", None)
+        sys.stderr.write(f"{os.getpid()} {task.get_name()}: {' > '.join(waits)}\n")
+    sys.stderr.flush()
 
 
 def _import_all() -> None:
@@ -92,6 +105,12 @@ class Child:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
             await self.dead.wait()
+
+    def ask(self) -> None:
+        """Have it write down what it waits for; that ends in the log."""
+        if self.pid and not self.dead.is_set():
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGUSR1)
 
 
 class Processes:

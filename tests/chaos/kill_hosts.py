@@ -370,7 +370,7 @@ def main(*, kills: int, seed: int, transport: Carrier, lines: int) -> None:
         log = (folder / "log").read_text()
     show(transport, tally)
     if tally.problems:
-        click.echo(f"the end of what the processes said:\n{log[-5000:]}", err=True)
+        click.echo(f"the end of what the processes said:\n{log[-20000:]}", err=True)
     sys.exit(1 if tally.problems else 0)
 
 

@@ -179,10 +179,13 @@ class Town:
         """When host or worker, as it was started last, was ready (of the monotonic clock). Raises ``TimeoutError``."""
         child = self._children[name]
         with suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(PATIENCE / 2):
                 await child.up.wait()
         if not child.up_at:
-            msg = f"{name} (process {child.life}) did not come up; see the log"
+            for each in self._children.values():
+                each.ask()
+            await lapse(1.0)
+            msg = f"{name} (process {child.life}, {child.pid}) did not come up; see the log"
             raise TimeoutError(msg)
         return child.up_at
 
