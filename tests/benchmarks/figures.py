@@ -45,6 +45,7 @@ class Scale:
         steps: That a run has behind it when its rate is compared with that of a young one.
         parked: Runs that wait at once.
         stored: Runs in the large file.
+        connections: Idle workers of one host.
         timers: That come due, evenly over ``minute`` seconds.
         minute: See there.
         peers: The interpreter that the peers are installed for, if there is one.
@@ -60,6 +61,7 @@ class Scale:
     steps: int
     parked: int
     stored: int
+    connections: int
     timers: int
     minute: float
     peers: Path | None = None
@@ -79,6 +81,7 @@ SCALES: Final = {
             steps=200,
             parked=50,
             stored=500,
+            connections=20,
             timers=50,
             minute=1.0,
         ),
@@ -91,6 +94,7 @@ SCALES: Final = {
             steps=10_000,
             parked=10_000,
             stored=1_000_000,
+            connections=1000,
             timers=20_000,
             minute=12.0,
         ),
@@ -103,6 +107,7 @@ SCALES: Final = {
             steps=10_000,
             parked=10_000,
             stored=1_000_000,
+            connections=1000,
             timers=100_000,
             minute=60.0,
         ),

@@ -8,7 +8,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.benchmarks import children
+from tests.benchmarks import children, memory
 from tests.benchmarks.figures import ROOT, Figure
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tests.benchmarks.figures import Scale
 
 _PEERS: Final = ROOT / "tests" / "benchmarks" / "peers"
+_SOON: Final = 20  # milliseconds
+_CONNECTION: Final = 60_000  # bytes
 _ROWS: Final = (
     ("through", "sequential", "requests through the host, one after the other", 1.2),
     ("direct", "sequential", "requests from worker to worker, one after the other", 2),
@@ -44,6 +46,27 @@ def figures(scale: Scale) -> Iterator[Figure]:
     for way, key, what, times in _ROWS:
         yield Figure(f"gRPC, {what}", f"{statistics.median(each[way][key] for each in rounds):,.0f}/s")
         yield _against(way, key, times, [each for each in rounds if "autogen" in each], missing)
+    took = statistics.median(each["through"]["p99"] for each in rounds) * 1000
+    yield Figure(
+        "gRPC, requests at half the rate of 1,000 at once, p99", f"{took:,.1f} ms", f"≤ {_SOON} ms", took <= _SOON
+    )
+    yield from _idle(scale.connections)
+
+
+def _idle(count: int) -> Iterator[Figure]:
+    """What idle workers cost their host."""
+    path = str(_PEERS / "hosted_with_perdure.py")
+    what = f"gRPC, one of {count:,} idle workers, in the host"
+    with _standing(sys.executable, path, "host") as (address, host):
+        with _standing(sys.executable, path, "join", address, "1"):
+            before = memory.resident(host)
+        with _standing(sys.executable, path, "join", address, str(count)):
+            after = memory.resident(host)
+    if before is None or after is None:
+        yield Figure(what, "not measured: this system does not tell")
+        return
+    each = (after - before) / count
+    yield Figure(what, f"{each:,.0f} bytes", f"≤ {_CONNECTION:,}", each <= _CONNECTION)
 
 
 def _against(way: str, key: str, times: float, rounds: list[dict[str, dict[str, Any]]], missing: str) -> Figure:
@@ -56,13 +79,13 @@ def _against(way: str, key: str, times: float, rounds: list[dict[str, dict[str, 
 
 def _measured(program: str, python: str, seconds: float, *more: str) -> dict[str, Any]:
     path = str(_PEERS / f"{program}.py")
-    with _standing(python, path, "host") as address, _standing(python, path, "serve", address):
+    with _standing(python, path, "host") as (address, _), _standing(python, path, "serve", address):
         return children.run(python, path, "ask", address, str(seconds), *more)
 
 
 @contextmanager
-def _standing(*command: str) -> Iterator[str]:
-    """A program that stays until its standard input ends; yields its first line. Raises ``ChildFailed``."""
+def _standing(*command: str) -> Iterator[tuple[str, int]]:
+    """A program that stays until its standard input ends; yields its first line and its id. Raises ``ChildFailed``."""
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -71,6 +94,6 @@ def _standing(*command: str) -> Iterator[str]:
             if not line:
                 msg = f"{command[1:]} said nothing"
                 raise children.ChildFailed(msg)
-            yield line
+            yield line, process.pid
         finally:
             process.stdin.close()

@@ -1,4 +1,4 @@
-"""How much memory this process has."""
+"""How much memory a process has."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import tracemalloc
 from pathlib import Path
 from typing import Final
 
-_STATM: Final = Path("/proc/self/statm")
+_SYSTEM: Final = Path("/proc")
 
 
-def resident() -> int | None:
-    """Bytes of it that lie in RAM, or ``None`` where the system does not tell."""
+def resident(process: int | None = None) -> int | None:
+    """Bytes of it that lie in RAM, or of another process; ``None`` where the system does not tell."""
     gc.collect()
-    return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if _STATM.exists() else None
+    place = _SYSTEM / ("self" if process is None else str(process)) / "statm"
+    return int(place.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if place.exists() else None
 
 
 def traced() -> int:

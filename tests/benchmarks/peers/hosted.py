@@ -1,9 +1,10 @@
 """What the programs here that send messages between processes have in common. Standard library only.
 
-    python hosted_with_PEER.py host | serve ADDRESS | ask ADDRESS SECONDS
+    python hosted_with_PEER.py host | serve ADDRESS | ask ADDRESS SECONDS | join ADDRESS COUNT
 
-``host`` prints its address, ``serve`` a line when it is ready; both end with their standard input. ``ask`` measures and
-prints the one line. Rates are by the clock: three processes take turns, and their waits are what is measured.
+``host`` prints its address, ``serve`` a line when it is ready, ``join`` one when so many idle workers are there; these
+end with their standard input. ``ask`` measures and prints the one line. Rates are by the clock: three processes take
+turns, and their waits are what is measured.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ async def measured(
         return AT_ONCE
 
     waves = {"sequential": one_by_one, "at_once": at_once, "publish": published}
-    return {name: await rate(seconds, wave) for name, wave in waves.items()}
+    found = {name: await rate(seconds, wave) for name, wave in waves.items()}
+    took = sorted(await at_rate(found["at_once"] / 2, seconds, send))
+    return {**found, "p99": took[int(0.99 * len(took))]}
 
 
 async def rate(seconds: float, wave: Callable[[], Awaitable[int]]) -> float:
@@ -56,6 +59,25 @@ async def rate(seconds: float, wave: Callable[[], Awaitable[int]]) -> float:
     while (passed := time.perf_counter() - began) < seconds:
         done += await wave()
     return done / passed
+
+
+async def at_rate(rate: float, seconds: float, send: Callable[[], Awaitable[Any]]) -> list[float]:
+    """So many requests per second, whatever becomes of those before; how long each took, from when it was due."""
+    took: list[float] = []
+
+    async def one(due: float) -> None:
+        await send()
+        took.append(time.perf_counter() - due)
+
+    sent: list[asyncio.Task[None]] = []
+    began = time.perf_counter()
+    for number in range(max(1, int(rate * seconds))):
+        due = began + number / rate
+        if (left := due - time.perf_counter()) > 0:
+            await asyncio.sleep(left)  # noqa: TID251 - a load that comes by the clock
+        sent.append(asyncio.create_task(one(due)))
+    await asyncio.gather(*sent)
+    return took
 
 
 async def asked_to_end(line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -14,11 +15,11 @@ from messages import print_line
 
 from perdure import AgentId, App, Context, Runtime
 from perdure.clock import SystemClock
-from perdure.config import PluginSettings, Settings
-from perdure.messages import TopicId
+from perdure.config import PluginSettings, Settings as Configuration
+from perdure.messages import Envelope, TopicId
 from perdure_hosting.host import Host
 from perdure_messaging import MessageAgent, actor, handles, message_type, subscribes
-from perdure_transport_grpc import ServerSettings
+from perdure_transport_grpc import GrpcTransport, ServerSettings, Settings
 from perdure_transport_grpc.listening import GrpcListener
 
 
@@ -70,7 +71,7 @@ class Echo(MessageAgent):
 def opened(app: App, folder: str, **section: object):
     """A runtime with nothing but what messages need."""
     only = PluginSettings(allow=frozenset({"store-sqlite", "engine-embedded", "messaging", "transport-grpc"}))
-    settings = Settings(data=Path(folder), plugins=only, transport="grpc", sections={"transport-grpc": section})
+    settings = Configuration(data=Path(folder), plugins=only, transport="grpc", sections={"transport-grpc": section})
     return Runtime.open(app, settings=settings)
 
 
@@ -108,5 +109,20 @@ async def ask(address: str, seconds: str, way: str = "") -> None:
             print_line(**found, version=version("perdure"))
 
 
+async def join(address: str, count: str) -> None:
+    """Idle workers, each with a connection of its own."""
+    idle = [GrpcTransport(Settings(host=address), SystemClock()) for _ in range(int(count))]
+    for transport in idle:
+        await transport.start(_nothing)
+    await asked_to_end("ready")
+    await asyncio.gather(*(transport.stop() for transport in idle))
+
+
+async def _nothing(envelope: Envelope) -> Envelope:
+    return envelope
+
+
 if __name__ == "__main__":
-    asyncio.run({"host": host, "serve": serve, "ask": ask}[sys.argv[1]](*sys.argv[2:]))
+    # A thousand connections are more files than most shells allow.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    asyncio.run({"host": host, "serve": serve, "ask": ask, "join": join}[sys.argv[1]](*sys.argv[2:]))
