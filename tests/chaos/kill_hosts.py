@@ -34,7 +34,7 @@ from perdure.messages import TopicId
 from . import bank
 from .forked import Processes, open_processes
 from .payments import PATIENCE, finished, heard_of, lapse, misbooked, payments
-from .town import CLIENTS, HOST, WORKERS, Carrier, Link, Town, open_town
+from .town import CLIENTS, HOST, WORKERS, Carrier, Town, open_town
 
 PUBLISHED = 500
 PROMISED = 2.0  # seconds until a link is there again, of 99 in 100
@@ -149,20 +149,16 @@ class Storm:
         since = max(await self._town.up(HOST), link.well)
         kind = "client" if name in CLIENTS else "worker"
         after = "host" if host_too else "fault"
-        self._tally.reconnected[f"{kind}, after {after}"].append(await self._seconds(link, since))
-
-    async def _returned(self, name: str, killed: float) -> None:
-        await self._town.up(name)
-        self._tally.returned.append(await self._seconds(self._town.links[name], killed))
-
-    async def _seconds(self, link: Link, since: float) -> float:
-        """From then on to the next answer."""
         took = max(0.0, await link.answered() - since)
+        self._tally.reconnected[f"{kind}, after {after}"].append(took)
         if took > PROMISED:
             heard = [f"{at - since:.2f} s {error}" for at, error in link.refused]
             few = heard if len(heard) <= 3 else [heard[0], "...", *heard[-2:]]
-            self._tally.slow.append(f"{link.name} took {took:.2f} s after {self._round}: {', '.join(few)}")
-        return took
+            self._tally.slow.append(f"{name} took {took:.2f} s after {self._round}: {', '.join(few)}")
+
+    async def _returned(self, name: str, killed: float) -> None:
+        await self._town.up(name)
+        self._tally.returned.append(await self._town.links[name].answered() - killed)
 
     def _acknowledges(self, name: str) -> Callable[[float, float], None]:
         def acknowledged(begun: float, now: float) -> None:
