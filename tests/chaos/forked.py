@@ -61,7 +61,11 @@ class Commands(Nursery):
 
 def _tell(*_: object) -> None:
     """Write down what each task waits for."""
-    for task in asyncio.all_tasks(asyncio.get_event_loop()):
+    try:
+        tasks = asyncio.all_tasks()
+    except RuntimeError:  # there is no loop yet
+        return
+    for task in tasks:
         waits, inner = [], task.get_coro()
         while inner is not None:
             frame = getattr(inner, "cr_frame", None)
