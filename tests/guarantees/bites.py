@@ -138,10 +138,10 @@ class Forgetful(EmbeddedEngine):
 class Relentless(EmbeddedEngine):
     """Lets steps run on that the code has given up."""
 
-    async def _write(self, live: Live, batch: Batch) -> bool:
+    def _written(self, live: Live, batch: Batch, commit: Commit, claims: Sequence[Claim]) -> bool:
         for command in batch.closed:
             live.running.pop(command.path, None)
-        return await super()._write(live, batch)
+        return super()._written(live, batch, commit, claims)
 
 
 class Impatient(EmbeddedEngine):
