@@ -167,6 +167,6 @@ def test_nothing_of_opentelemetry_is_imported_where_it_is_off():
     assert ran.stdout.strip() == "[]"
 
 
-async def test_a_runtime_that_exports_nothing_has_nothing_around_its_operations(tmp_path) -> None:
-    async with Runtime.open(App("quiet"), Otel(Settings(exporter="none")), data=tmp_path) as runtime:
-        assert [*runtime.middleware, *runtime.agent_middleware] == []
+async def test_a_runtime_that_exports_nothing_has_nothing_around_its_operations() -> None:
+    async with harness(app, Otel(Settings(exporter="none"))) as h:
+        assert [*h.runtime.middleware, *h.runtime.agent_middleware] == []
