@@ -404,7 +404,7 @@ class Oracle:
 
     def _replay(self, record: Record, programs: Programs) -> None:
         """The journal, fed to fresh code, leads to the same end."""
-        if record.start.session is not None or record.status == "terminated":
+        if record.start.session is not None or record.status == "terminated" or _is_poison(record):
             return
         execution = _Replay(programs, record.start, Loaded(tuple(record.journal)))
         try:
@@ -439,3 +439,8 @@ class _Replay(Execution):
         if entry.kind == "timer" and timer is not None and entry.at < timer.body.due:
             self.early.append((entry, timer.body.due))
         return super().feed(entry)
+
+
+def _is_poison(record: Record) -> bool:
+    """Whether it killed so many workers that its code is asked no more: called off, it ends where it stands."""
+    return record.failure is not None and record.failure.type == "perdure.Poison"
