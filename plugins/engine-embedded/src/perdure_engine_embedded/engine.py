@@ -75,7 +75,7 @@ class EmbeddedEngine:
         self._patience = Patience(settings.pause)
         self._reports = Reports(self._store, parts.observers)
         self._doorway = Doorway(self._accept, self._tasks)
-        self._waiters = Waiters(self._store, self._store, (self._live, self._cache), self._live.__contains__)
+        self._waiters = Waiters(self._store, self._store, self._live, self._cache)
         self._poke = asyncio.Event()
         self._next_wake: float | None = None
         self._driving = False
@@ -432,7 +432,7 @@ class EmbeddedEngine:
                     try:  # here and not in `_commit`: of coroutines, each step has enough
                         claims = await self._store.commit(commit, worker=self._worker)
                     except _REFUSALS as error:
-                        claims = await self._commit_again(live, commit, error)
+                        claims = await self._commit(live, commit, error)
                     if claims is None or not self._written(live, batch, commit, claims):
                         return None
                 steps += self._turn_to_steps(live, batch)
@@ -495,21 +495,9 @@ class EmbeddedEngine:
             live.give_up()
             self._drop(live)
 
-    async def _commit(self, live: Live, commit: Commit) -> Sequence[Claim] | None:
-        """Commit; on refusal drop the machine and start again from what the store has."""
-        try:
-            claims = await self._store.commit(commit, worker=self._worker)
-        except _REFUSALS as error:
-            return await self._commit_again(live, commit, error)
-        self._patience.over()
-        return claims
-
-    async def _commit_again(self, live: Live, commit: Commit, refusal: Exception) -> Sequence[Claim] | None:
-        """After a refusal: see ``_commit``."""
-        while isinstance(refusal, StoreUnavailable):
-            if not self._driving:
-                raise refusal
-            await self._patience.wait(refusal)
+    async def _commit(self, live: Live, commit: Commit, refusal: Exception | None = None) -> Sequence[Claim] | None:
+        """Commit, after a refusal if there was one; ``None`` if the run starts again from what the store has."""
+        while refusal is None or await self._may_try_again(live, commit, refusal):
             try:
                 claims = await self._store.commit(commit, worker=self._worker)
             except _REFUSALS as error:
@@ -517,6 +505,15 @@ class EmbeddedEngine:
             else:
                 self._patience.over()
                 return claims
+        return None
+
+    async def _may_try_again(self, live: Live, commit: Commit, refusal: Exception) -> bool:
+        """Wait until the store can write, if that was all; else drop the machine."""
+        if isinstance(refusal, StoreUnavailable):
+            if not self._driving:
+                raise refusal
+            await self._patience.wait(refusal)
+            return True
         if isinstance(refusal, LeaseLost):
             _log.info("run %s goes on elsewhere: %s", live.run, refusal)
             if live.epoch > commit.epoch:  # it came back to us under a newer claim
@@ -528,7 +525,7 @@ class EmbeddedEngine:
         else:
             _log.info("run %s is reloaded: %s", live.run, refusal)
             self._reopen(live)
-        return None
+        return False
 
     def _reopen(self, live: Live) -> None:
         claim = live.forget()

@@ -27,9 +27,6 @@ _STIRRING: Final = frozenset({"resume", "cancel", "terminate"})
 """What sets a run going that was set aside."""
 
 
-_NOTHING: Final = ((), (), (), (), (), (), None)
-"""``consumed`` to ``state`` of a commit that only appends entries."""
-
 _KEPT: Final = re.compile(r"(?<=^event:)(\d+:event:)+")
 """In the path of an event that was kept before: the mark of that."""
 
@@ -170,8 +167,12 @@ class Live:
     @property
     def rests(self) -> bool:
         """Whether there is surely nothing to collect, whatever the time is."""
-        stirs = self._arrived or self._begun is not None or self._held is not None
-        return not stirs and self.execution is not None and self.execution.wake_at() is None
+        return not self._stirs and self.execution is not None and self.execution.wake_at() is None
+
+    @property
+    def _stirs(self) -> bool:
+        """Whether anything but a timer may have set its code going."""
+        return bool(self._arrived) or self._begun is not None or self._held is not None
 
     def stands_at(self, seq: int, generation: int) -> bool:
         """Whether its machine is where a journal of that length is, in that life of the run."""
@@ -235,8 +236,7 @@ class Live:
         """
         execution = self.execution
         due = None if execution is None else execution.due(now)
-        stirs = self._arrived or self._begun is not None or self._held is not None or due is not None
-        if execution is None or self.gone or not stirs:
+        if execution is None or self.gone or not (self._stirs or due is not None):
             return None
         batch = self._held or Batch()
         before = batch.weight if self._held is not None else 0
@@ -299,15 +299,14 @@ class Live:
         if execution is not None and batch.moves_only and self.suspending is None:
             active = bool(self.running or batch.opened)
             return Commit(
-                self.start.run,
+                self.run,
                 self.epoch,
                 self.seq,
                 now,
                 tuple(batch.entries),
-                *_NOTHING,
-                "running" if active else "waiting",
-                active,
-                execution.wake_at(),
+                status="running" if active else "waiting",
+                active=active,
+                wake_at=execution.wake_at(),
             )
         outcome = _within(batch, limit)
         if execution is None:  # pragma: no cover - a batch comes from an execution

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from perdure.errors import UnknownName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import Container
 
     from perdure.messages import RunView
     from perdure.ports import Query, Store
-
-Runs: TypeAlias = "Container[str]"
 
 _QUIET: Final = 0.02  # seconds between two looks: bounds the reads while others write all the time
 
@@ -51,21 +49,15 @@ class Waiters:
     Args:
         store: Tells of changes.
         query: The views.
-        driven_here: The runs that this engine drives, and then tells of itself.
-        moves_here: Whether it has something to do, and this engine does it.
+        moving: The runs that have something to do, and this engine does it and tells of it itself.
+        resting: Those that it would tell of itself, if there were something.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        query: Query,
-        driven_here: tuple[Runs, Runs],
-        moves_here: Callable[[str], bool],
-    ) -> None:
+    def __init__(self, store: Store, query: Query, moving: Container[str], resting: Container[str]) -> None:
         self._store = store
         self._query = query
-        self._driven_here = driven_here
-        self._moves_here = moves_here
+        self._moving = moving
+        self._resting = resting
         self._waiters: dict[str, dict[_Waiter, None]] = {}  # first come, first told: a set would not keep their order
         self._asked = False
         self._looker: asyncio.Task[None] | None = None
@@ -102,7 +94,7 @@ class Waiters:
         self._waiters.setdefault(run, {})[waiter] = None
         try:
             # Of a run that moves here there is nothing to see until it is told of.
-            if until_waiting or not self._moves_here(run):
+            if until_waiting or run not in self._moving:
                 view = await self._view(run)
                 if settled(view, until_waiting=until_waiting):
                     return view
@@ -139,8 +131,7 @@ class Waiters:
         while True:
             seen = await self._store.changed(seen)
             asked, self._asked = self._asked, False
-            moving, cached = self._driven_here
-            for run in [run for run in self._waiters if run not in moving and run not in cached]:
+            for run in [run for run in self._waiters if run not in self._moving and run not in self._resting]:
                 self.tell(run)
             for run, waiters in self._waiters.items() if asked else ():
                 if any(waiter.until_waiting for waiter in waiters):
