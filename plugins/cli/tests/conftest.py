@@ -132,8 +132,9 @@ def three(perdure: Perdure, three_runs: Path, desk: Path) -> Perdure:
 
 
 @pytest.fixture
-def driven(perdure: Perdure, driven_data: Path) -> Perdure:
-    """``perdure WORDS`` over a data folder whose runs another process drives."""
+def driven(perdure: Perdure, driven_data: Path, monkeypatch: pytest.MonkeyPatch) -> Perdure:
+    """``perdure WORDS`` over a data folder whose runs another process drives, which may be slow to take them up."""
+    monkeypatch.setattr("perdure_cli.driving._PATIENCE", 60.0)
     return lambda *words: perdure(*words, "--data", str(driven_data))
 
 

@@ -181,8 +181,7 @@ class Harness:
 
     async def restart(self, *, at: int | None = None, when: Literal["before", "after"] = "before") -> None:
         """Start a process after one that died (``crash`` does so); see ``open``."""
-        with suppress(Crash):
-            await self._stack.aclose()
+        await self.close()
         for worker in self.process.workers:  # its locks are gone with it, which a store sees at once
             if self._kill is not None:
                 self._kill(worker)
@@ -206,8 +205,9 @@ class Harness:
         )
 
     async def close(self) -> None:
-        """Stop (``harness`` will do so)."""
-        await self._stack.aclose()
+        """Stop (``harness`` will do so). A process that died stops no more: it may have died of its last write."""
+        with suppress(Crash):
+            await self._stack.aclose()
 
     def _current(self, run: Run[Any]) -> Run[Any]:
         return run.on(self.runtime)

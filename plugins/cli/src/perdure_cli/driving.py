@@ -41,6 +41,8 @@ def check_model(runtime: Runtime, declared: Any, given: str | None) -> None:
 async def taken_up(runtime: Runtime, run: str, before: RunView | None, since: float = math.inf) -> bool:
     """Whether some process takes up within two seconds what a run was handed, so that one must be driving it.
 
+    What is handed to a run that is halted waits for its resumption: for that nobody waits here.
+
     Judged by what becomes of the run: who drives is the engines' business, and no port names them.
 
     Args:
@@ -54,7 +56,7 @@ async def taken_up(runtime: Runtime, run: str, before: RunView | None, since: fl
         view = await runtime.view(run)
         if _has_moved(view, before, since):
             return True
-        if runtime.clock.now() >= until:
+        if view.status in HALTED or runtime.clock.now() >= until:
             return False
         await runtime.clock.sleep_until(runtime.clock.now() + _LOOK)
 
