@@ -32,11 +32,11 @@ def through_the_host(network: Network) -> int:
     return network.host.router._last  # noqa: SLF001 - its counter
 
 
-async def connected(worker: LinkTransport, name: str = "there") -> None:
-    """The direct way of a worker to another one is open."""
+async def connected(worker: LinkTransport, name: str = "there", *, is_: bool = True) -> None:
+    """The direct way of a worker to another one is open; or is no more."""
     assert worker._ways is not None  # noqa: SLF001 - nobody else sees the way
     async with asyncio.timeout(TIMEOUT):
-        while not (name in worker._ways._peers and worker._ways._peers[name].open):  # noqa: SLF001 - as above
+        while (name in worker._ways._peers and worker._ways._peers[name].open) is not is_:  # noqa: SLF001 - as above
             future = asyncio.get_running_loop().create_future()
             asyncio.get_running_loop().call_soon(future.set_result, None)
             await future
@@ -98,6 +98,7 @@ async def test_when_the_way_is_lost_requests_go_through_the_host(network: Networ
     way = network.carriers[-1]
     network.addresses.clear()
     way.cut()
+    await connected(here, is_=False)  # what is written to it before that may have arrived, so it is lost
     async with asyncio.timeout(TIMEOUT):
         for n in range(5):
             assert (await here.send(request("kit.a", id=f"m{n}"))).type == "there"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from perdure.errors import NotPermitted
 from perdure_hosting.errors import HostUnreachable, ProtocolViolated, Refused
-from perdure_hosting.line import Line
+from perdure_hosting.line import Line, Outgoing
 from perdure_hosting.link import Link, parsed
 from perdure_hosting.settings import PROTOCOL, SessionSettings
 from perdure_hosting.wire_pb2 import Goodbye, Hello, Packet, Welcome
@@ -74,6 +74,7 @@ class Connection:
         self._address = address
         self._clock = clock
         self._retry = retry
+        self._outgoing = Outgoing()
         self._resume = ""
         self._since = 0.0
         self._beating: asyncio.Task[None] | None = None
@@ -166,7 +167,7 @@ class Connection:
             )
             self._resume, self.name = welcome.resume, welcome.name
             self.opened(Link(self.settings))
-        peer.line = Line(carrier, peer.link, self._clock, max_frame=self.settings.max_frame)
+        peer.line = Line(carrier, peer.link, self._clock, self._outgoing, max_frame=self.settings.max_frame)
         return peer.line
 
     async def _talk(self, line: Line) -> Goodbye | None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections import deque
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from perdure.errors import NotEncodable, PayloadTooLarge, RunCancelled, UsageError
 from perdure.messages import AgentId, Envelope
 from perdure_hosting import wire
+from perdure_hosting.tasks import begun
 from perdure_hosting.wire_pb2 import Frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from perdure.ports import Deliver
     from perdure_hosting.link import Link
@@ -122,7 +122,7 @@ class Handlers:
         if frame.kind == Frame.REQUEST:
             self.busy += 1
             call = frame.call
-            task = _begun(self._answer(asker, call, wire.envelope_of(frame)))
+            task = begun(self._answer(asker, call, wire.envelope_of(frame)))
             if not task.done():
                 asker.serving[call] = task
             return
@@ -133,7 +133,7 @@ class Handlers:
                 continue  # it was sent again, for nobody knew whether it had arrived
             self._seen.add(known)
             self.busy += 1
-            task = _begun(self._handle(wire.envelope_of(frame, target)))
+            task = begun(self._handle(wire.envelope_of(frame, target)))
             if not task.done():
                 self._events.add(task)
                 task.add_done_callback(self._events.discard)
@@ -165,13 +165,6 @@ class Handlers:
             while self._backlog and self.busy < self._limit:
                 self._begin(*self._backlog.popleft())
             self.ended()
-
-
-def _begun(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-    """A task that has run up to where it waits, where Python can do so: most handlers need no turn of the loop."""
-    if sys.version_info >= (3, 12):
-        return asyncio.Task(coroutine, loop=asyncio.get_running_loop(), eager_start=True)
-    return asyncio.get_running_loop().create_task(coroutine)
 
 
 def _framed(answer: Envelope, call: int, max_frame: int) -> bytes:

@@ -173,10 +173,10 @@ class Peer:
         self.link.put(raw, counted=counted)
         self.wake()
 
-    def wake(self) -> None:
-        """Its link has something to say."""
+    def wake(self, *, alone: bool = False) -> None:
+        """Its link has something to say; ``alone``: nothing will come that could go with it."""
         if self.line is not None:
-            self.line.wake()
+            self.line.wake(alone=alone)
 
     # -- being answered
 
@@ -264,7 +264,7 @@ class Peer:
         if asked.event:
             self._events.append((frame, asked.number))
             link.urgent = True
-        self.wake()
+        self.wake(alone=len(self._waiting) == 1)
 
     def _next_in_queue(self) -> None:
         """Send what waits for room, first come, first served."""

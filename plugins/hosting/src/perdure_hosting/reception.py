@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from perdure_hosting.errors import ProtocolViolated
-from perdure_hosting.line import Line
+from perdure_hosting.line import Line, Outgoing
 from perdure_hosting.link import Link, parsed
 from perdure_hosting.settings import PROTOCOL
 from perdure_hosting.wire_pb2 import Goodbye, Hello, Packet, Welcome
@@ -100,6 +100,7 @@ class Reception(Generic[S]):
         self._owner = owner
         self._settings = settings
         self._clock = clock
+        self._outgoing = Outgoing()
         self._by_resume: dict[str, S] = {}
         self._greeting: dict[int, tuple[Carrier, float]] = {}
         self._closed = ""
@@ -194,7 +195,8 @@ class Reception(Generic[S]):
             await old.close()
         received = session.link.received
         session.link.attach(hello.received if resumed else 0)
-        line = session.line = Line(carrier, session.link, self._clock, max_frame=settings.max_frame)
+        line = Line(carrier, session.link, self._clock, self._outgoing, max_frame=settings.max_frame)
+        session.line = line
         session.principal = carrier.principal
         welcome = Welcome(
             protocol=PROTOCOL,
