@@ -88,8 +88,8 @@ class Run(Generic[T_co]):
 
     # -- talking to its code
 
-    async def send(self, event: str, payload: object = None, *, key: str | None = None) -> None:
-        """Send it an event; returns when it is safe.
+    async def send(self, event: str, payload: object = None, *, key: str | None = None) -> bool:
+        """Send it an event; returns when it is safe, ``False`` if it was so before, under the same key.
 
         Args:
             event: The event's name.
@@ -101,7 +101,7 @@ class Run(Generic[T_co]):
             UnknownName, NotEncodable: No such run; no such payload.
         """
         data = self._runtime.encoded(payload, f"the payload of event {event!r}")
-        await self._deliver("event", key or secrets.token_hex(8), data, name=event)
+        return await self._deliver("event", key or secrets.token_hex(8), data, name=event)
 
     async def query(self, name: str, /, **arguments: Any) -> Any:
         """Ask its code, which set up the answer with ``ctx.on_query``; nothing is changed or recorded.
@@ -215,16 +215,15 @@ class Run(Generic[T_co]):
         *,
         name: str = "",
         tolerant: bool = False,
-    ) -> None:
+    ) -> bool:
         delivery = Delivery(self.id, kind, key, self._runtime.clock.now(), value, name=name)
         accepted = await self._runtime.engine.deliver(delivery)
-        if accepted.new or tolerant:
-            return
-        view = await self.view()
-        if view.finished or kind == "resume":
+        view = None if accepted.new or tolerant else await self.view()
+        if view is not None and (view.finished or kind == "resume"):
             asked = "send an event to" if kind == "event" else kind
             msg = f"run {self.id!r} is {view.status}: there is nothing to {asked}"
             raise RunActive(msg)
+        return accepted.new
 
 
 def _failed(entries: list[Entry]) -> int:

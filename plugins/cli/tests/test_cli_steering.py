@@ -32,7 +32,8 @@ def test_events_reach_a_run_that_another_process_drives(driven) -> None:
     sent = driven("send", run, "arrived", '"Rome"', "--key", "first", "--json").document
     assert sent.pop("status") in {"running", "waiting"}  # the other process is at it
     assert sent == {"run": run, "asked": True, "driven": True}
-    assert driven("send", run, "arrived", '"Rome"', "--key", "first").code == 0
+    assert driven("send", run, "arrived", '"Rome"', "--key", "first", "--json").document["asked"] is False
+    assert "was sent to run by-events before" in driven("send", run, "arrived", '"Rome"', "--key", "first").out
     assert driven("send", run, "arrived", '"Oslo"').code == 0
     ran = driven("wait", run, *BOUNDED)
     assert ran.code == 0

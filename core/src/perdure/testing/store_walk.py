@@ -283,6 +283,8 @@ class _Walk(Twins):
         gone = self.workers.pop(self.rng.randrange(len(self.workers)))
         self.told.append(f"the lease of {gone!r} is over")
         self.lapsed.add(gone)
+        for _ in range(2):  # its last sign of life, which may go far, leaves before the second and arrives before it
+            await self.store.requests(limit=1)
         self.clock.advance(self.lease * 0.6)
         self.tick()
         self.clock.advance(self.lease * 0.6)

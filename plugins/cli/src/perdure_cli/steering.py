@@ -22,7 +22,7 @@ class Handed(NamedTuple):
 
     Attributes:
         run: As it stands.
-        asked: Whether anything was handed over: to a run that has finished there may be nothing to say.
+        asked: Whether anything was handed over: a run that has finished, or has it already, is told nothing.
         driven: Whether some process has taken it up.
     """
 
@@ -44,7 +44,7 @@ async def hand_over(
     Args:
         invocation: Whose runtime; it does not drive.
         run: Its id.
-        act: What is done.
+        act: What is done; ``False``: it was done before.
         unless: Looks at the run before that; if true, nothing is done.
         anew: The run is pending afterwards, whatever it was before.
     """
@@ -52,8 +52,10 @@ async def hand_over(
         before = await runtime.view(run)
         if unless(before):
             return Handed(before, asked=False, driven=False)
-        await act(runtime.handle(run))
+        did = await act(runtime.handle(run))
         handed = await runtime.view(run)
+        if did is False:
+            return Handed(handed, asked=False, driven=False)
         driven = await taken_up(runtime, run, None if anew else before, handed.updated)
         return Handed(await runtime.view(run), asked=True, driven=driven)
 
@@ -67,15 +69,16 @@ async def look_after(runtime: Runtime, run: str) -> Handed:
     return Handed(await runtime.view(run), asked=True, driven=driven)
 
 
-def tell(invocation: Invocation, did: str, handed: Handed) -> None:
-    """Print what was done to a run: ``did``, how it stands, and what to do if nobody drives it."""
+def tell(invocation: Invocation, did: str, handed: Handed, *, before: str = "") -> None:
+    """Print what was done to a run: ``did`` (``before``: what was done already), how it stands, and who drives it."""
     view, asked, driven = handed
     if invocation.json:
         emit_json({"run": view.id, "status": view.status, "asked": asked, "driven": driven})
         return
     out = console()
     if not asked:
-        out.print(f"run {view.id} is {view.status} already", soft_wrap=True)
+        what = f"{before}; it is {view.status}" if before else f"run {view.id} is {view.status} already"
+        out.print(what, soft_wrap=True)
         return
     out.print(f"{did}; it is {view.status}", soft_wrap=True)
     if more := hint(view, driven=driven):

@@ -34,7 +34,8 @@ def send(invocation: Invocation, run: str, event: str, payload: str, key: str | 
     """  # noqa: D301 - click reads the backspace
     value = parsed(payload, "the payload")
     handed = asyncio.run(hand_over(invocation, run, lambda it: it.send(event, value, key=key)))
-    tell(invocation, f"sent {event!r} to run {run}", handed)
+    before = f"event {event!r} was sent to run {run} before, under that key"
+    tell(invocation, f"sent {event!r} to run {run}", handed, before=before)
 
 
 @hookimpl
