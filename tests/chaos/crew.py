@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from perdure.clock import SystemClock
 
+from .nursery import end
 from .testimony import Reader, Witness
 from .worker import Orders
 
@@ -157,15 +158,9 @@ class Crew:
     async def close(self) -> None:
         """End all of them."""
         asyncio.get_running_loop().remove_reader(self._bell)
-        assert self._nursery.stdin is not None
-        self._nursery.stdin.close()
         try:
-            async with asyncio.timeout(30):
-                await self._nursery.wait()
+            await end(self._nursery)
         finally:
-            if self._nursery.returncode is None:
-                self._nursery.kill()
-                await self._nursery.wait()
             await self._listener
         self.hear()
         self._reader.close()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perdure_cli import main
 
-from .nursery import Nursery
+from .nursery import Nursery, end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -138,15 +138,9 @@ class Processes:
 
     async def close(self) -> None:
         """End all of them."""
-        assert self._nursery.stdin is not None
-        self._nursery.stdin.close()
         try:
-            async with asyncio.timeout(30):
-                await self._nursery.wait()
+            await end(self._nursery)
         finally:
-            if self._nursery.returncode is None:
-                self._nursery.kill()
-                await self._nursery.wait()
             await self._listening
 
     async def _listen(self) -> None:

@@ -28,6 +28,7 @@ from perdure import Runtime
 
 from . import bank
 from .payments import PATIENCE, Clients, finished, heard_of, misbooked, payments
+from .verdicts import show_problems
 
 ROOT = Path(__file__).parents[2]
 _AIMED = 0.6  # the share of workers that die by their own hand
@@ -132,9 +133,7 @@ def show(tally: Tally) -> None:
     for where, count in tally.kills.most_common():
         click.echo(f"  {where:24} {count:6}")
     click.echo(f"payments acknowledged: {tally.payments}; sent again: {tally.repeated}")
-    click.echo(f"violations: {len(tally.problems)}")
-    for problem in tally.problems[:100]:
-        click.echo(f"PROBLEM {problem}")
+    show_problems(tally.problems)
 
 
 @click.command()

@@ -36,6 +36,7 @@ from perdure.clock import SystemClock
 from perdure.messages import AgentId, ChatMessage
 
 from . import marker
+from .verdicts import show_problems
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
@@ -334,8 +335,7 @@ def show(tally: Tally, seconds: float) -> None:
     click.echo(f"briefings that finished: {tally.finished}")
     click.echo(f"recorded steps: {tally.steps}, bodies that began: {tally.attempts}")
     click.echo(f"time: {seconds:.0f} s")
-    for problem in tally.problems:
-        click.echo(f"PROBLEM {problem}")
+    show_problems(tally.problems)
 
 
 @click.command()

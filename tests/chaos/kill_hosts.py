@@ -35,6 +35,7 @@ from . import bank
 from .forked import Processes, open_processes
 from .payments import PATIENCE, finished, heard_of, lapse, misbooked, payments
 from .town import CLIENTS, HOST, WORKERS, Carrier, Town, open_town
+from .verdicts import show_problems
 
 PUBLISHED = 500
 PROMISED = 2.0  # seconds until a link is there again, of 99 in 100
@@ -344,9 +345,7 @@ def show(carrier: Carrier, tally: Tally) -> None:
     click.echo(f"published, then stopped, then the host killed: {tally.published} of {PUBLISHED} delivered")
     for slow in tally.slow[:20]:
         click.echo(f"  slow: {slow}")
-    click.echo(f"violations: {len(tally.problems)}")
-    for problem in tally.problems[:100]:
-        click.echo(f"PROBLEM {problem}")
+    show_problems(tally.problems)
 
 
 @click.command()

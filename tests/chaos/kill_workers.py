@@ -30,6 +30,7 @@ from .crew import Crew, open_crew
 from .inspection import Findings, inspect, struck
 from .load import Load
 from .testimony import Line, lines_of
+from .verdicts import show_problems
 from .worker import settings
 
 OUTSTANDING = 24  # runs that are open at a time
@@ -210,9 +211,7 @@ def show(tally: Tally) -> None:
     click.echo(f"runs: {found.runs}, recorded steps: {found.steps}, bodies that began: {found.begun}")
     click.echo(f"bodies that began again because their worker had been killed: {found.begun - found.steps}")
     click.echo(f"takeovers: {found.takeovers}")
-    click.echo(f"violations: {len(tally.problems)}")
-    for problem in tally.problems[:100]:
-        click.echo(f"PROBLEM {problem}")
+    show_problems(tally.problems)
 
 
 @click.command()

@@ -7,6 +7,7 @@ It has one thread and opens no store, so that a fork of it is as clean as a new 
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import gc
 import json
@@ -22,6 +23,19 @@ from perdure import plugins
 from . import worker
 
 _PR_SET_PDEATHSIG = 1
+
+
+async def end(nursery: asyncio.subprocess.Process) -> None:
+    """End a nursery, and with it all that it bore."""
+    assert nursery.stdin is not None
+    nursery.stdin.close()
+    try:
+        async with asyncio.timeout(30):
+            await nursery.wait()
+    finally:
+        if nursery.returncode is None:
+            nursery.kill()
+            await nursery.wait()
 
 
 class Nursery:

@@ -43,6 +43,7 @@ from perdure_transport_http import HttpTransport, ServerSettings as HttpServerSe
 from perdure_transport_http.server import HttpServer
 
 from .loopback import machines
+from .verdicts import show_problems
 
 Carrier = Literal["grpc", "http"]
 
@@ -379,9 +380,7 @@ def show(carrier: str, tally: Tally) -> None:
     if len(tally.back) > 1:
         worst = statistics.quantiles(tally.back, n=100)[-1]
         click.echo(f"  all reach all again after {statistics.median(tally.back):.2f} s, p99 {worst:.2f} s")
-    click.echo(f"  violations: {len(tally.problems)}")
-    for problem in tally.problems[:100]:
-        click.echo(f"PROBLEM {problem}")
+    show_problems(tally.problems)
 
 
 @click.command()

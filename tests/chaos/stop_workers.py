@@ -34,6 +34,7 @@ from .crew import CLOCK, Crew, Hand, open_crew
 from .inspection import Findings, inspect
 from .load import Load
 from .testimony import lines_of
+from .verdicts import show_problems
 from .worker import settings
 
 OUTSTANDING = 12  # runs that are open at a time
@@ -238,9 +239,7 @@ def show(tally: Tally) -> None:
     )
     click.echo(f"starts acknowledged: {tally.starts}; refused and tried again: {tally.refused}")
     click.echo(f"runs: {found.runs}, recorded steps: {found.steps}, takeovers: {found.takeovers}")
-    click.echo(f"violations: {len(tally.problems)}")
-    for problem in tally.problems[:100]:
-        click.echo(f"PROBLEM {problem}")
+    show_problems(tally.problems)
 
 
 @click.command()
