@@ -12,7 +12,8 @@ from pydantic import BaseModel
 from perdure import AgentId, Context
 from perdure.errors import InvalidInput, Undeliverable, UsageError
 from perdure_messaging import MessageAgent, actor, closure, handles, message_type
-from perdure_messaging.wire import JSON, Known, Packed, pack, unpack
+from perdure_messaging.message_types import JSON
+from perdure_messaging.wire import Known, Packed, pack, unpack
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, get_origin
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -12,14 +12,15 @@ from perdure import encoding
 from perdure.errors import InvalidInput, NotEncodable, Undeliverable, UsageError
 from perdure_messaging.handlers import Handler, Mark, MessageAgent, Table, alternatives, handlers_of, table_of
 from perdure_messaging.inbox import POSTS, ROUTE, Posts, Routed, tagged, untagged
-from perdure_messaging.message_types import split_version, type_name
+from perdure_messaging.message_types import JSON, type_name
 from perdure_messaging.subscriptions import interests_of
-from perdure_messaging.wire import JSON, Known, Packed, annotation_of, pack, unpack
+from perdure_messaging.wire import Known, Packed, annotation_of, pack, read, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
 
     from perdure import Context
+    from perdure.messages import Envelope
     from perdure_messaging.subscriptions import Interest
 
 A = TypeVar("A", bound=MessageAgent)
@@ -145,7 +146,7 @@ class Actor(Generic[A]):
         own = _OWN.get(packed.type) if self.durable else None
         return own(packed.payload) if own is not None else self.unpack(packed)
 
-    def unpack(self, packed: Packed, known: Known | None = None) -> Any:
+    def unpack(self, packed: Packed | Envelope, known: Known | None = None) -> Any:
         """A message that came as bytes; of the types ``known``, where a handler takes any.
 
         Raises:
@@ -153,9 +154,10 @@ class Actor(Generic[A]):
             Undeliverable: Nothing handles it.
         """
         types = self.known if known is None or object not in self.handlers else known
-        if types.find(split_version(packed.type)[0]) is None:
+        annotation = types.find(packed.type)
+        if annotation is None:
             raise self._undeliverable(packed.type, "messages")
-        return unpack(packed, types, f"the message to agent {self.name!r}")
+        return read(packed, annotation, f"the message to agent {self.name!r}")
 
     def encode_result(self, value: Any) -> bytes:
         """The reply as JSON, with its type's name. Raises ``NotEncodable``."""
@@ -163,9 +165,11 @@ class Actor(Generic[A]):
             return tagged("none", JSON, b"null")
         return _tag(self.pack_reply(value))
 
-    def pack_reply(self, value: Any) -> Packed:
+    def pack_reply(self, value: object) -> Packed:
         """The reply as it travels. Raises ``NotEncodable``."""
-        annotation = annotation_of(value, self.replies)
+        annotation = self._exact_replies.get(type(value))
+        if annotation is None:
+            annotation = annotation_of(value, self.replies)
         if annotation is not None:
             return pack(value, annotation, f"the reply of agent {self.name!r}")
         msg = (
@@ -178,19 +182,28 @@ class Actor(Generic[A]):
         """The reply again. Raises ``InvalidInput``."""
         return self.unpack_reply(self._read(value, "reply of"))
 
-    def unpack_reply(self, packed: Packed) -> Any:
+    def unpack_reply(self, packed: Packed | Envelope) -> Any:
         """A reply that came as bytes. Raises ``InvalidInput``."""
         if packed.type not in self._reply_names and "any" not in self._reply_names:
             known = ", ".join(self._reply_names)
             msg = f"the reply of agent {self.name!r} is a {packed.type!r}, expected one of: {known}"
             raise InvalidInput(msg)
-        return unpack(packed, Known(self.replies), f"the reply of agent {self.name!r}")
+        return unpack(packed, self._known_replies, f"the reply of agent {self.name!r}")
 
     @cached_property
     def replies(self) -> tuple[Any, ...]:
         """What handlers return."""
         handlers = (handler for each in self.handlers.values() for handler in each)
         return tuple(dict.fromkeys(kind for handler in handlers for kind in alternatives(handler.returns)))
+
+    @cached_property
+    def _exact_replies(self) -> dict[type, Any]:
+        """What handlers return, by the class whose values need no closer look to say so."""
+        return {get_origin(kind) or kind: kind for kind in reversed(self.replies) if not get_args(kind)}
+
+    @cached_property
+    def _known_replies(self) -> Known:
+        return Known(self.replies)
 
     @cached_property
     def _reply_names(self) -> dict[str, Any]:
@@ -210,8 +223,8 @@ class Actor(Generic[A]):
         return Undeliverable(f"agent {self.name!r} has no handler for {what} of type {name!r}; it handles: {handled}")
 
     def _read(self, payload: bytes, which: str) -> Packed:
-        read: _Tagged = encoding.decode(payload, _Tagged, f"the {which} agent {self.name!r}")
-        return Packed(*untagged(read.model_dump()))
+        value: _Tagged = encoding.decode(payload, _Tagged, f"the {which} agent {self.name!r}")
+        return Packed(*untagged(value.model_dump()))
 
 
 def actor(  # noqa: PLR0913 - a declaration: everything has a name and a default

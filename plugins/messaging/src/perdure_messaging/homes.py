@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from perdure import Agent, Reply, encoding
 from perdure.direct import Memory
-from perdure.errors import PluginMissing, Undeliverable, UnknownName
+from perdure.errors import PayloadTooLarge, PluginMissing, Undeliverable, UnknownName
 from perdure.messages import AgentId, Envelope, Hosted, Presence
 from perdure_messaging.actors import Actor
-from perdure_messaging.wire import JSON, Known, Packed, annotation_of, pack, unpack
+from perdure_messaging.message_types import JSON
+from perdure_messaging.wire import Known, annotation_of, pack, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,13 +52,25 @@ class Resident:
 
 
 class Homes:
-    """Agents by qualified type, made when they are first asked for."""
+    """Agents by qualified type, made when they are first asked for.
 
-    def __init__(self, catalog: Catalog) -> None:
+    Args:
+        catalog: Which there are.
+        limit: Bytes that a message may have.
+
+    Attributes:
+        short: The qualified type that a short one stands for here; ``None`` where that is not clear.
+    """
+
+    def __init__(self, catalog: Catalog, limit: int) -> None:
         self._catalog = catalog
+        self._agents = catalog.declared("agent")
+        self._limit = limit
         self._homes: dict[str, Actor[Any] | Resident] = {}
-        self._full: dict[str, str] = {}
-        self._known: Known | None = None
+        self.short: dict[str, str | None] = {}
+        for full in self._agents:
+            short = full.rpartition(".")[2]
+            self.short[short] = None if short in self.short else full
 
     def find(self, type_: str) -> Actor[Any] | Resident:
         """What lives here under a qualified type. Raises ``Undeliverable``, ``PluginMissing``."""
@@ -70,10 +84,6 @@ class Homes:
             home = self._homes[type_] = cast("Actor[Any]", declared) if is_actor else Resident(declared, handler)
         return home
 
-    def names(self) -> frozenset[str]:
-        """The qualified types of all agents that are declared here."""
-        return frozenset(self._catalog.names("agent"))
-
     def actor(self, type_: str) -> Actor[Any]:
         """The message agent of a qualified type. Raises ``Undeliverable``."""
         home = self.find(type_)
@@ -84,18 +94,14 @@ class Homes:
 
     def resolved(self, to: AgentId) -> AgentId:
         """An address with the qualified type; as it is, where nothing here has that name. Raises ``AmbiguousName``."""
-        full = self._full.get(to.type)
-        if full is None:
-            try:
-                full = self._full[to.type] = self._catalog.find("agent", to.type)[0]
-            except UnknownName:
-                return to  # it may live elsewhere: the transport knows
-        return to if full == to.type else AgentId(full, to.key)
+        if to.type not in self.short:
+            return to  # where it lives elsewhere, the transport knows
+        return AgentId(self.short[to.type] or self._catalog.find("agent", to.type)[0], to.key)
 
     def presence(self) -> Presence:
         """What is announced: all that something installed executes."""
         agents: list[Hosted] = []
-        for name, declared in sorted(self._catalog.declared("agent").items()):
+        for name, declared in sorted(self._agents.items()):
             try:
                 self._catalog.handler(name)
             except PluginMissing:
@@ -106,7 +112,7 @@ class Homes:
 
     def actors(self) -> Iterator[tuple[str, Actor[Any]]]:
         """Message agents by qualified type."""
-        yield from (each for each in self._catalog.declared("agent").items() if isinstance(each[1], Actor))
+        yield from (each for each in self._agents.items() if isinstance(each[1], Actor))
 
     def custom(self, type_: str, topic: TopicId) -> list[AgentId]:
         """Whom the agent's own code names for a topic, but for those whom its other subscriptions name."""
@@ -118,66 +124,60 @@ class Homes:
 
     # -- for transports that serialise
 
-    @property
+    @cached_property
     def known(self) -> Known:
         """The types of all messages and replies that are declared here."""
-        if self._known is None:
-            self._known = Known()
-            for _, actor in self.actors():
-                self._known.add(handler.message for each in actor.handlers.values() for handler in each)
-                self._known.add(actor.replies)
-        return self._known
+        known = Known()
+        for _, actor in self.actors():
+            known.add(handler.message for each in actor.handlers.values() for handler in each)
+            known.add(actor.replies)
+        return known
 
     def packed(self, envelope: Envelope) -> Envelope:
-        """A live request or event as bytes. Raises ``NotEncodable``."""
-        if envelope.content:
-            return envelope
-        where = f"the message to {str(envelope.target or envelope.topic)!r}"
-        return _with(envelope, pack(envelope.payload, type(envelope.payload), where))
+        """A request or event as bytes. Raises ``NotEncodable``, ``PayloadTooLarge``."""
+        id_, kind, target, type_, payload, sender, headers, deadline, topic, content = envelope
+        where = f"the message to {'/'.join(target or topic or ())!r}"
+        if not content:
+            type_, content, payload = pack(payload, type(payload), where)
+        if len(payload) > self._limit:
+            msg = (
+                f"{where} has {len(payload):,} bytes, the limit is {self._limit:,} (setting max_payload):"
+                " pass a reference, such as a path, or raise the limit"
+            )
+            raise PayloadTooLarge(msg)
+        return Envelope(id_, kind, target, type_, payload, sender, headers, deadline, topic, content)
 
     def unpacked(self, envelope: Envelope) -> Envelope:
         """A request or event as live message. Raises ``InvalidInput``, ``Undeliverable``."""
-        if not envelope.content:
+        id_, kind, target, type_, _, sender, headers, deadline, topic, content = envelope
+        if not content:
             return envelope
-        packed = Packed(envelope.type, envelope.content, envelope.payload)
-        home = self.find(envelope.target.type) if envelope.target else None
+        home = (self._homes.get(target.type) or self.find(target.type)) if target else None
         if isinstance(home, Actor):
-            message = home.unpack(packed, self.known)
+            message = home.unpack(envelope, self.known)
         else:
-            message = unpack(packed, self.known, f"the message to {str(envelope.target)!r}")
-        return envelope._replace(payload=message, content="")
+            message = unpack(envelope, self.known, f"the message to {str(target)!r}")
+        return Envelope(id_, kind, target, type_, message, sender, headers, deadline, topic)
 
-    def packed_reply(self, reply: Envelope, target: AgentId) -> Envelope:
-        """A live reply as bytes. Raises ``NotEncodable``."""
-        if reply.content:
-            return reply
-        if reply.kind == "error":
-            return reply._replace(payload=reply.error.model_dump_json().encode(), content=JSON)
-        home = self.find(target.type)
+    def packed_reply(self, request: Envelope, payload: Any, target: AgentId) -> Envelope:
+        """The reply of an agent to a request, as bytes. Raises ``NotEncodable``."""
+        home = self._homes.get(target.type) or self.find(target.type)
         if isinstance(home, Actor):
-            return _with(reply, home.pack_reply(reply.payload))
-        if isinstance(reply.payload, Reply):
-            answered = cast("Any", reply).payload
-            data: bytes = self._catalog.find("agent", target.type)[1].encode_result(answered)
-            return _with(reply, Packed(REPLY, JSON, data))
-        where = f"the reply of {str(target)!r}"
-        return _with(reply, pack(reply.payload, annotation_of(reply.payload, [Any]), where))
+            type_, content, data = home.pack_reply(payload)
+        elif isinstance(payload, Reply):
+            declared = self._catalog.find("agent", target.type)[1]
+            type_, content, data = REPLY, JSON, declared.encode_result(cast("Any", payload))
+        else:
+            type_, content, data = pack(payload, annotation_of(payload, [Any]), f"the reply of {str(target)!r}")
+        return Envelope(request.id, "reply", request.sender, type_, data, content=content)
 
     def unpacked_reply(self, reply: Envelope, target: AgentId) -> Any:
         """The live reply of an agent, wherever that lives. Raises ``InvalidInput``."""
         if not reply.content:
             return reply.payload
-        packed, where = Packed(reply.type, reply.content, reply.payload), f"the reply of {str(target)!r}"
-        declared: Any = self._catalog.declared("agent").get(target.type)
-        if packed.type == REPLY:
+        declared: Any = self._agents.get(target.type)
+        where = f"the reply of {'/'.join(target)!r}"
+        if reply.type == REPLY:
             known = hasattr(declared, "decode_result")
-            return (
-                declared.decode_result(packed.payload) if known else encoding.decode(packed.payload, Reply[Any], where)
-            )
-        if isinstance(declared, Actor):
-            return declared.unpack_reply(packed)
-        return unpack(packed, self.known, where)
-
-
-def _with(envelope: Envelope, packed: Packed) -> Envelope:
-    return envelope._replace(type=packed.type, payload=packed.payload, content=packed.content)
+            return declared.decode_result(reply.payload) if known else encoding.decode(reply.payload, Reply[Any], where)
+        return declared.unpack_reply(reply) if isinstance(declared, Actor) else unpack(reply, self.known, where)

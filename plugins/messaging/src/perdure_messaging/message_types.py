@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+from functools import lru_cache
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast, get_args, get_origin
 from weakref import WeakValueDictionary
@@ -19,8 +20,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Upcast = "Callable[[dict[str, Any]], dict[str, Any]]"
 
+JSON: Final = "application/json"
+PROTOBUF: Final = "application/x-protobuf"
+
 _NAME: Final = re.compile(r"[\w\-.]+")
 _ATTRIBUTE: Final = "__perdure_type__"
+_GENERATED: Final = ("DESCRIPTOR", "SerializeToString", "FromString")
 
 
 class Naming(NamedTuple):
@@ -44,6 +49,9 @@ class Naming(NamedTuple):
 
 _declared: Final[WeakValueDictionary[str, type]] = WeakValueDictionary()
 """What ``message_type`` named in this process, by name: how a reply is read whose agent lives elsewhere."""
+
+declared: Final[Callable[[str], type | None]] = _declared.get
+"""The class that ``message_type`` gave this name (without version) last, in this process."""
 
 
 def message_type(
@@ -77,6 +85,7 @@ def message_type(
     def register(cls: type[T]) -> type[T]:
         setattr(cls, _ATTRIBUTE, Naming(name, version, steps))
         _declared[name] = cls
+        form_of.cache_clear()
         return cls
 
     return register
@@ -87,9 +96,25 @@ def naming(cls: Any) -> Naming | None:
     return cast("Naming | None", vars(cls).get(_ATTRIBUTE)) if isinstance(cls, type) else None
 
 
-def declared(name: str) -> type | None:
-    """The class that ``message_type`` gave this name (without version) last, in this process."""
-    return _declared.get(name)
+class Form(NamedTuple):
+    """How the values of a class travel: under which name, with its version, and as what media type."""
+
+    type: str
+    content: str
+
+
+@lru_cache(maxsize=4096)
+def form_of(cls: type) -> Form:
+    """How the values of a class travel. Worked out once, for each message asks it."""
+    kind: Any = cls
+    if kind is Any or kind is NoneType:
+        return Form("any" if kind is Any else "none", JSON)
+    # What protobuf generated is known by its looks: the library itself is not needed here.
+    content = PROTOBUF if all(hasattr(kind, name) for name in _GENERATED) else JSON
+    given = naming(kind)
+    if given is not None:
+        return Form(given.full, content)
+    return Form(str(kind.DESCRIPTOR.full_name) if content == PROTOBUF else _qualified(kind), content)
 
 
 def type_name(cls: Any) -> str:
@@ -99,18 +124,17 @@ def type_name(cls: Any) -> str:
     module and qualified name; ``int`` and other builtins by their name, ``None`` as ``none``, anything as ``any``; of
     a generic type, the names of its parts too (``list[shop.order]``).
     """
-    if cls is Any:
-        return "any"
-    if cls is None or cls is NoneType:
+    if isinstance(cls, type):
+        return form_of(cls).type
+    if cls is None:
         return "none"
     if parts := get_args(cls):
         origin = get_origin(cls)
         return f"{type_name(origin)}[{', '.join(map(type_name, parts))}]"
-    given = naming(cls)
-    if given is not None:
-        return given.full
-    if is_protobuf(cls):
-        return str(cls.DESCRIPTOR.full_name)
+    return _qualified(cls)
+
+
+def _qualified(cls: Any) -> str:
     name: str = getattr(cls, "__qualname__", None) or repr(cls)
     module: str = getattr(cls, "__module__", "builtins")
     return name if module == "builtins" else f"{module}.{name}"
@@ -129,5 +153,5 @@ def is_message_type(cls: Any) -> bool:
 
 
 def is_protobuf(cls: Any) -> bool:
-    """Whether it is a class that protobuf generated. The library itself is not needed to say so."""
-    return hasattr(cls, "DESCRIPTOR") and hasattr(cls, "SerializeToString") and hasattr(cls, "FromString")
+    """Whether it is a class that protobuf generated."""
+    return isinstance(cls, type) and form_of(cls).content == PROTOBUF

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from contextvars import copy_context
-from functools import lru_cache
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
@@ -19,7 +18,6 @@ from perdure.direct import DirectContext
 from perdure.errors import (
     CallFailed,
     MessageDropped,
-    PayloadTooLarge,
     PerdureError,
     RetryableError,
     SessionBusy,
@@ -36,7 +34,7 @@ from perdure_messaging.instances import Instances
 from perdure_messaging.intake import Intake
 from perdure_messaging.interventions import passed, replied
 from perdure_messaging.letters import DeadLetters
-from perdure_messaging.message_types import type_name
+from perdure_messaging.message_types import form_of
 from perdure_messaging.revival import revived
 from perdure_messaging.settings import SECTION, Settings
 
@@ -53,8 +51,6 @@ if TYPE_CHECKING:
 
 _NO_HEADERS: Final[dict[str, str]] = {}
 """Envelopes are never changed in place, so they may share it."""
-
-_type_name: Final = lru_cache(maxsize=4096)(type_name)
 
 
 class LocalMessenger:
@@ -78,7 +74,7 @@ class LocalMessenger:
             item for _, _, items in runtime.plugins.collect("perdure_interventions") for item in items
         ]
         self._watched = bool(runtime.middleware or self._interventions)
-        self._homes = Homes(runtime.catalog)
+        self._homes = Homes(runtime.catalog, runtime.configuration.max_payload)
         self._intake = Intake(runtime, self._homes)
         self._durable = self._intake.durable
         self.closing = False
@@ -87,12 +83,9 @@ class LocalMessenger:
         self.letters = DeadLetters(self._settings.dead_letters)
         self._transport: Transport | None = None
         self._serialises = False
-        self._plain = False
-        self._here = self._homes.names()
         self._connecting = asyncio.Lock()
         self._context = copy_context()
-        self._prefix = secrets.token_hex(16)
-        self._ids = count()
+        self._ids = map(f"{secrets.token_hex(16)}%x".__mod__, count())
 
     # -- the port
 
@@ -115,52 +108,49 @@ class LocalMessenger:
     async def send(self, message: object, to: AgentId, *, deadline: float | None = None, id: str | None = None) -> Any:
         """See ``Runtime.send``."""
         ctx = handling.get()
+        target = self._homes.resolved(to) if to.type in self._homes.short else to
         envelope = Envelope(
-            id or self._id(),
+            id or next(self._ids),
             "request",
-            to if to.type in self._here else self._homes.resolved(to),
-            _type_name(type(message)),
+            target,
+            form_of(type(message)).type,
             message,
             ctx.address if ctx is not None and ctx.active else None,
             _NO_HEADERS,
             None if deadline is None else self.clock.now() + deadline,
         )
-        if self._plain:
-            transport = self._transport or await self._connected()
-            answer = await transport.send(envelope)
-            if answer.kind == "reply":
-                return answer.payload
-            raise _revived(str(envelope.target), answer.error)
-        return await self.request(envelope)
+        if self._watched:
+            return await self.request(envelope)
+        transport = self._transport or await self._connected()
+        answer = await transport.send(self._fitting(envelope) if self._serialises else envelope)
+        if answer.kind == "reply" and not answer.content:
+            return answer.payload
+        return self._outcome(answer, target)
 
     async def publish(self, message: object, topic: TopicId, *, id: str | None = None) -> None:
         """See ``Runtime.publish``."""
         ctx = handling.get()
         sender = ctx.address if ctx is not None and ctx.active else None
-        type_ = _type_name(type(message))
-        envelope = Envelope(id or self._id(), "event", None, type_, message, sender, _NO_HEADERS, None, topic)
-        if self._plain:
-            await (self._transport or await self._connected()).publish(envelope)
-        else:
+        type_ = form_of(type(message)).type
+        envelope = Envelope(id or next(self._ids), "event", None, type_, message, sender, _NO_HEADERS, None, topic)
+        if self._watched:
             await self.post(envelope)
+        else:
+            transport = self._transport or await self._connected()
+            await transport.publish(self._fitting(envelope) if self._serialises else envelope)
 
     # -- sending
 
     async def request(self, envelope: Envelope) -> Any:
         """Carry a live request; return its reply, or raise its error."""
-        answer = await self._carry(envelope)
-        if answer.kind == "error":
-            raise _revived(str(envelope.target), answer.error)
-        return answer.payload if not answer.content else self._homes.unpacked_reply(answer, _target(envelope))
+        return self._outcome(await self._carry(envelope), _target(envelope))
 
     async def post(self, envelope: Envelope) -> None:
         """Carry an event."""
         transport = self._transport or await self._connected()
-        if self._plain:
-            await transport.publish(envelope)
-            return
-        seen = await self.outgoing(envelope)
-        if seen is not None:
+        if not self._watched:
+            await transport.publish(self._fitting(envelope) if self._serialises else envelope)
+        elif (seen := await self.outgoing(envelope)) is not None:
             await self.carry_event(seen)
 
     async def carry_event(self, envelope: Envelope) -> None:
@@ -198,21 +188,13 @@ class LocalMessenger:
 
     def packed(self, envelope: Envelope) -> Envelope:
         """A message with a payload of bytes. Raises ``NotEncodable``, ``PayloadTooLarge``."""
-        packed = self._homes.packed(envelope)
-        size, limit = len(packed.payload), self._runtime.configuration.max_payload
-        if size > limit:
-            msg = (
-                f"the message to {str(envelope.target or envelope.topic)!r} has {size:,} bytes, the limit is {limit:,}"
-                " (setting max_payload): pass a reference, such as a path, or raise the limit"
-            )
-            raise PayloadTooLarge(msg)
-        return packed
+        return self._homes.packed(envelope)
 
     async def _carry(self, envelope: Envelope) -> Envelope:
         """A request to its reply or error envelope."""
         transport = self._transport or await self._connected()
-        if self._plain:
-            return await transport.send(envelope)
+        if not self._watched:
+            return await transport.send(self._fitting(envelope) if self._serialises else envelope)
         carried = await passed(self._interventions, "on_send", envelope)
 
         async def send(operation: Operation) -> Envelope:
@@ -222,6 +204,12 @@ class LocalMessenger:
         answer: Envelope = await self._runtime.through(operation, send)
         return answer
 
+    def _outcome(self, answer: Envelope, target: AgentId) -> Any:
+        """The reply that came, or its error raised."""
+        if answer.kind == "error":
+            raise _revived(str(target), answer.error)
+        return answer.payload if not answer.content else self._homes.unpacked_reply(answer, target)
+
     def _fitting(self, envelope: Envelope) -> Envelope:
         """The envelope as the transport takes it."""
         if not self._serialises:
@@ -230,7 +218,7 @@ class LocalMessenger:
         if envelope.kind == "request" and ctx is not None and ctx.active:
             waiting = (*ancestry_of(ctx.message.headers), str(ctx.address))
             envelope = envelope._replace(headers=with_ancestry(envelope.headers, waiting))
-        return self.packed(envelope)
+        return self._homes.packed(envelope)
 
     # -- what contexts ask for
 
@@ -238,9 +226,9 @@ class LocalMessenger:
         self, ctx: MessageContext, kind: Literal["call", "send", "publish"], to: Any, message: object
     ) -> Any:
         """Carry a message of a handler by address or topic; return the reply, or of others the id."""
-        own, id_ = ctx.message, self._id()
+        own, id_ = ctx.message, next(self._ids)
         target, topic = self.addressed(to, ctx.address)
-        type_ = _type_name(type(message))
+        type_ = form_of(type(message)).type
         if kind == "call":
             request = Envelope(id_, "request", target, type_, message, ctx.address, own.headers, own.deadline)
             return await self.request(request)
@@ -282,8 +270,8 @@ class LocalMessenger:
 
     async def _call_agent(self, ctx: MessageContext, to: AgentId, message: object) -> Any:
         own = ctx.message
-        type_ = _type_name(type(message))
-        envelope = Envelope(self._id(), "request", to, type_, message, ctx.address, own.headers, own.deadline)
+        type_ = form_of(type(message)).type
+        envelope = Envelope(next(self._ids), "request", to, type_, message, ctx.address, own.headers, own.deadline)
         answer = await self._carry(envelope)
         if answer.kind == "error":
             error, busy = answer.error, f"{SessionBusy.__module__}.{SessionBusy.__qualname__}"
@@ -297,48 +285,59 @@ class LocalMessenger:
     async def deliver(self, envelope: Envelope) -> Envelope:
         """Fill ``perdure.ports.Deliver``.
 
-        Here stands what most messages need and no more: a live message to a live agent that is free.
+        Here stands what most messages need and no more: an agent that is there and free, and nothing around it.
         """
         slot = self._slots.get(envelope.target)  # pyright: ignore[reportArgumentType] - None has none
-        message: object = envelope.payload
-        event = envelope.kind == "event"
-        if slot is None or slot.agent is None or slot.busy or not self._plain:
+        if slot is None or slot.agent is None or slot.busy or self._watched:
             return await self._deliver(envelope)
-        method = (slot.actor.events if event else slot.actor.requests).get(type(message))
-        if method is None or slot.actor.concurrent:
-            return await self._deliver(envelope)
-        slot.used = slot.busy = True
-        ctx = MessageContext(self, envelope, slot.address, slot)
-        handling.set(ctx)
+        event, actor = envelope.kind == "event", slot.actor
         try:
-            payload = await getattr(slot.agent, method)(message, ctx)
+            live = self._homes.unpacked(envelope) if envelope.content else envelope
+            message: object = live.payload
+            method = (actor.events if event else actor.requests).get(type(message))
+            if method is None or actor.concurrent:
+                payload = await self._handle(live, slot)
+            else:
+                slot.used = slot.busy = True
+                ctx = MessageContext(self, live, slot.address, slot)
+                handling.set(ctx)
+                try:
+                    payload = await getattr(slot.agent, method)(message, ctx)
+                finally:
+                    ctx.active = False
+                    if slot.waiting:
+                        slot.leave()
+                    else:
+                        slot.busy = False
+            if envelope.content and not event:
+                return self._homes.packed_reply(envelope, payload, slot.address)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises travels back to the caller
             return self._undelivered(envelope, error)
-        finally:
-            ctx.active = False
-            if slot.waiting:
-                slot.leave()
-            else:
-                slot.busy = False
         return envelope if event else Envelope(envelope.id, "reply", envelope.sender, "", payload)
 
     async def _deliver(self, envelope: Envelope) -> Envelope:
-        """All other messages."""
-        if self._durable and envelope.target is not None and envelope.target.type in self._durable:
-            return await self._accept(envelope, envelope.target)
+        """All other messages: to what is durable, not there yet or busy; with interventions and middleware."""
+        target, event = envelope.target, envelope.kind == "event"
+        if target is not None and target.type in self._durable:
+            return await self._accept(envelope, target)
+
+        async def handle(live: Envelope) -> Any:
+            nonlocal target
+            target = _target(live)  # perhaps an intervention's choice
+            return await self._handling(live, target)
+
         try:
-            if self._watched or envelope.content:
-                answer = await self._deliver_watched(envelope)
-            else:
-                target = _target(envelope)
-                if envelope.kind == "event" and not target.key:
-                    await self._deliver_custom(envelope, target)
-                    return envelope
-                payload = await self._handling(envelope, target)
-                answer = Envelope(envelope.id, "reply", envelope.sender, "", payload)
+            target = _target(envelope)
+            if event and not target.key:
+                await self._deliver_custom(envelope, target)
+                return envelope
+            live = self._homes.unpacked(envelope)
+            payload = await (self.handled(live, handle) if self._watched else self._handling(live, target))
+            if envelope.content and not event:
+                return self._homes.packed_reply(envelope, payload, target)
         except Exception as error:  # noqa: BLE001 - as above
             return self._undelivered(envelope, error)
-        return answer
+        return envelope if event else Envelope(envelope.id, "reply", envelope.sender, "", payload)
 
     def _undelivered(self, envelope: Envelope, error: Exception) -> Envelope:
         if envelope.kind == "event":
@@ -387,24 +386,6 @@ class LocalMessenger:
             info = answer.error
             raise raised if raised is not None and info == ErrorInfo.of(raised) else HandlerFailed(info)
         return answer.payload
-
-    async def _deliver_watched(self, envelope: Envelope) -> Envelope:
-        """The longer way: interventions, middleware, decoding."""
-        target = _target(envelope)
-        if envelope.kind == "event" and not target.key:
-            await self._deliver_custom(envelope, target)
-            return envelope
-
-        async def handle(live: Envelope) -> Any:
-            nonlocal target
-            target = _target(live)  # perhaps an intervention's choice
-            return await self._handling(live, target)
-
-        payload = await self.handled(self._homes.unpacked(envelope), handle)
-        if envelope.kind == "event":
-            return envelope
-        answer = Envelope(envelope.id, "reply", envelope.sender, "", payload)
-        return self._homes.packed_reply(answer, target) if envelope.content else answer
 
     async def _deliver_custom(self, envelope: Envelope, target: AgentId) -> None:
         """Let the agent's own code say who gets an event, and hand it back to the transport for those."""
@@ -474,9 +455,6 @@ class LocalMessenger:
 
     # -- inside
 
-    def _id(self) -> str:
-        return f"{self._prefix}{next(self._ids):x}"
-
     def _living(self, type_: str) -> int:
         home = self._homes.find(type_)
         return len(home) if isinstance(home, Resident) else self._instances.count(type_)
@@ -502,7 +480,6 @@ class LocalMessenger:
             await transport.stop()
             raise
         self._serialises = transport.serialises
-        self._plain = not (self._serialises or self._watched)
         return transport
 
 

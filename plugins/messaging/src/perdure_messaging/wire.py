@@ -10,13 +10,22 @@ from pydantic_core import from_json, to_json
 
 from perdure import encoding
 from perdure.errors import InvalidInput
-from perdure_messaging.message_types import declared, is_message_type, is_protobuf, naming, split_version, type_name
+from perdure_messaging.message_types import (
+    JSON,
+    PROTOBUF,
+    declared,
+    form_of,
+    is_message_type,
+    is_protobuf,
+    naming,
+    split_version,
+    type_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-JSON: Final = "application/json"
-PROTOBUF: Final = "application/x-protobuf"
+    from perdure.messages import Envelope
 
 _PLAIN: Final[dict[str, Any]] = {
     "any": Any,
@@ -35,7 +44,7 @@ class Packed(NamedTuple):
 
 
 class Known:
-    """Types by the name under which they travel, without version. Later ones of the same name change nothing."""
+    """Types by the name under which they travel. Later ones of the same name change nothing."""
 
     def __init__(self, kinds: Iterable[Any] = ()) -> None:
         self._kinds: dict[str, Any] = {}
@@ -48,11 +57,15 @@ class Known:
             self._kinds.setdefault(split_version(type_name(kind))[0], kind)
 
     def find(self, name: str) -> Any:
-        """The type of that name, ``None`` if it is not known.
+        """The type of that name, whatever its version; ``None`` if it is not known.
 
         Subclasses of known types are known; so is what ``message_type`` named in this process; so are builtins, and
         ``list[…]`` and the like of known types.
         """
+        found = self._kinds.get(name)
+        if found is not None:  # most have version 1, which is not part of the name
+            return found
+        name, _ = split_version(name)
         found = self._kinds.get(name, _PLAIN.get(name))
         if found is None:
             found = declared(name) or next((kind for kind in self._subclasses() if type_name(kind) == name), None)
@@ -69,40 +82,48 @@ class Known:
                     yield kind
 
 
-def pack(value: Any, annotation: Any, where: str) -> Packed:
+def pack(value: object, annotation: Any, where: str) -> Packed:
     """A value as it travels, by its declared type. Raises ``NotEncodable``; ``where`` names it in the message."""
-    if is_protobuf(type(value)):
-        return Packed(type_name(type(value)), PROTOBUF, value.SerializeToString())
-    return Packed(type_name(annotation), JSON, encoding.encode(value, annotation, where))
+    kind = type(value)
+    own, content = form_of(kind)
+    if content == PROTOBUF:
+        return Packed(own, PROTOBUF, cast("Any", value).SerializeToString())
+    name = own if annotation is kind else type_name(annotation)
+    return Packed(name, JSON, encoding.encode_and_read(value, annotation, where)[0])
 
 
-def unpack(packed: Packed, known: Known, where: str) -> Any:
+def unpack(packed: Packed | Envelope, known: Known, where: str) -> Any:
     """The value again.
 
     Raises:
         InvalidInput: Its type is not known here, or of a newer version; or it does not fit.
     """
-    name, version = split_version(packed.type)
-    annotation = known.find(name)
+    annotation = known.find(packed.type)
     if annotation is None:
         msg = (
             f"{where} is a {packed.type!r}, which nothing here declares: import what declares it with"
             " @message_type, or an agent that handles it"
         )
         raise InvalidInput(msg)
+    return read(packed, annotation, where)
+
+
+def read(packed: Packed | Envelope, annotation: Any, where: str) -> Any:
+    """The value again, of a type that was found. Raises ``InvalidInput``: it is of a newer version, or does not fit."""
     where = f"{where}, a {packed.type!r},"
-    if packed.content == PROTOBUF:
-        return _from_protobuf(packed.payload, annotation, where)
-    if packed.content != JSON or is_protobuf(annotation):
-        msg = f"{where} came as {packed.content!r}, expected {PROTOBUF if is_protobuf(annotation) else JSON!r}"
+    form = form_of(annotation) if isinstance(annotation, type) else None
+    expected = JSON if form is None else form.content
+    if packed.content != expected:
+        msg = f"{where} came as {packed.content!r}, expected {expected!r}"
         raise InvalidInput(msg)
-    return encoding.decode(_upcast(packed.payload, annotation, version, where), annotation, where)
+    if expected == PROTOBUF:
+        return _from_protobuf(packed.payload, annotation, where)
+    current = form is not None and packed.type == form.type
+    payload = packed.payload if current else _upcast(packed, annotation, where)
+    return encoding.decode(payload, annotation, where)
 
 
 def _from_protobuf(payload: bytes, annotation: Any, where: str) -> Any:
-    if not is_protobuf(annotation):
-        msg = f"{where} came as {PROTOBUF!r}, expected {JSON!r}"
-        raise InvalidInput(msg)
     try:
         return annotation.FromString(payload)
     except Exception as error:  # the library is not imported here, so neither is its DecodeError
@@ -110,9 +131,9 @@ def _from_protobuf(payload: bytes, annotation: Any, where: str) -> Any:
         raise InvalidInput(msg) from error
 
 
-def _upcast(payload: bytes, annotation: Any, version: int, where: str) -> bytes:
-    given = naming(get_origin(annotation) or annotation)
-    current = given.version if given else 1
+def _upcast(packed: Packed | Envelope, annotation: Any, where: str) -> bytes:
+    given, payload = naming(get_origin(annotation) or annotation), packed.payload
+    current, (_, version) = given.version if given else 1, split_version(packed.type)
     if version == current:
         return payload
     if given is None or version > current:
@@ -133,12 +154,8 @@ def _upcast(payload: bytes, annotation: Any, version: int, where: str) -> bytes:
 
 def annotation_of(value: Any, declared_as: Iterable[Any]) -> Any:
     """Which of several declared types a value is of, the most precise first; ``None`` if none fits."""
-    kinds = tuple(declared_as)
     own = cast("Any", type(value))
-    for kind in kinds:
-        if (get_origin(kind) or kind) is own and not get_args(kind):
-            return kind
-    precise = sorted(kinds, key=lambda kind: (kind is Any, bool(get_args(kind))))
+    precise = sorted(declared_as, key=lambda kind: (kind is Any, bool(get_args(kind))))
     return next((own if kind is Any and naming(own) else kind for kind in precise if _fits(value, kind)), None)
 
 
@@ -158,18 +175,18 @@ def _composed(name: str, known: Known) -> Any:
     """The type of a name such as ``dict[str, list[shop.order]]``; ``None`` if a part is not known."""
     pieces = _PIECES.findall(name)[::-1]
 
-    def read() -> Any:
-        kind = known.find(split_version(pieces.pop())[0])
+    def composed() -> Any:
+        kind = known.find(pieces.pop())
         parts: list[Any] = []
         if pieces and pieces[-1] == "[":
             while pieces and pieces.pop() != "]":
-                parts.append(read())
+                parts.append(composed())
         if kind is None or None in parts:
             return None
         return kind[tuple(parts)] if parts else kind
 
     try:
-        found = read()
+        found = composed()
     except (IndexError, TypeError, RecursionError):  # no name that type_name gave
         return None
     return None if pieces else found
