@@ -117,7 +117,7 @@ def decode(data: bytes, annotation: Any, where: str) -> Any:
     try:
         if annotation is Any:
             return from_json(data)
-        return adapter(annotation).validate_json(data)
+        return adapter(annotation).validator.validate_json(data)
     except ValidationError as error:
         raise InvalidInput(describe(error, where)) from None
     except ValueError as error:

@@ -237,7 +237,8 @@ class Runtime:
             PerdureError: The agent's own error, as its original type where that is Perdure's, else ``CallFailed``.
             PluginMissing: Nothing that carries messages is installed.
         """
-        return await self.messenger.send(message, to, deadline=deadline, id=id)
+        # Not by the property alone, which is a call more for each message.
+        return await (self._messenger or self.messenger).send(message, to, deadline=deadline, id=id)
 
     async def publish(self, message: object, topic: TopicId | str, *, id: str | None = None) -> None:
         """Publish a message to all agents that are subscribed to its topic; return once the transport has accepted it.
@@ -252,7 +253,7 @@ class Runtime:
             RetryableError: It was not accepted.
         """
         at = TopicId(topic) if isinstance(topic, str) else topic
-        await self.messenger.publish(message, at, id=id)
+        await (self._messenger or self.messenger).publish(message, at, id=id)
 
     async def agents(self) -> Sequence[Whereabouts]:
         """Which agent types live where, by type and worker."""
