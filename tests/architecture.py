@@ -16,7 +16,7 @@ import tokenize
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
@@ -66,14 +66,16 @@ class Import:
 
 @dataclass(frozen=True)
 class Module:
-    """One source file and its dotted name."""
+    """One source file: its dotted name, whether it is a package's, its text."""
 
-    path: Path
     name: str
+    is_package: bool
+    source: str
 
-    @cached_property
-    def source(self) -> str:
-        return self.path.read_text()
+    @classmethod
+    def read(cls, path: Path, name: str) -> "Module":
+        """Read the file again, and parse it again only when its text is new: many rules look at what few change."""
+        return _parsed_once(name, path.name == "__init__.py", path.read_text())
 
     @cached_property
     def tree(self) -> ast.Module:
@@ -102,8 +104,12 @@ class Module:
         if not node.level:
             return node.module or ""
         package = self.name.split(".")
-        up = node.level - (self.path.name == "__init__.py")
+        up = node.level - self.is_package
         return ".".join([*package[: len(package) - up], *([node.module] if node.module else [])])
+
+    @cached_property
+    def classes(self) -> list[ast.ClassDef]:
+        return [node for node in ast.walk(self.tree) if isinstance(node, ast.ClassDef)]
 
     @cached_property
     def code_lines(self) -> int:
@@ -147,6 +153,11 @@ class Module:
         return f"{self.name}:{line}: {what}"
 
 
+@cache
+def _parsed_once(name: str, is_package: bool, source: str) -> Module:
+    return Module(name, is_package, source)
+
+
 @dataclass(frozen=True)
 class Distribution:
     """One folder of the workspace with a ``pyproject.toml``."""
@@ -179,7 +190,7 @@ class Distribution:
     @cached_property
     def modules(self) -> list[Module]:
         source = self.folder / "src"
-        return [Module(path, _dotted(path.relative_to(source))) for path in sorted(source.rglob("*.py"))]
+        return [Module.read(path, _dotted(path.relative_to(source))) for path in sorted(source.rglob("*.py"))]
 
 
 def _dotted(path: Path) -> str:
@@ -332,8 +343,14 @@ def guests_use_public_names(root: Path) -> list[str]:
     return list(dict.fromkeys(found))  # one line may import several names
 
 
+@cache
+def _owners() -> dict[str, list[str]]:
+    """Which distributions bring an importable name: it is of the environment, and takes long to read."""
+    return dict(packages_distributions())
+
+
 def guests_declare_what_they_import(root: Path) -> list[str]:
-    owners = packages_distributions() | {"pydantic_core": ["pydantic"]}  # its other half, released with it
+    owners = _owners() | {"pydantic_core": ["pydantic"]}  # its other half, released with it
     own = {distribution.package for distribution in everything(root)} | sys.stdlib_module_names
     found = list[str]()
     for guest in guests(root):
@@ -371,10 +388,6 @@ def the_root_is_no_warehouse(root: Path) -> list[str]:
     return [f"perdure.__all__ has {len(names)} names, more than {ROOT_NAMES}"] if len(names) > ROOT_NAMES else []
 
 
-def _classes(module: Module) -> list[ast.ClassDef]:
-    return [node for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef)]
-
-
 def _bases(node: ast.ClassDef) -> list[str]:
     return [ast.unparse(base).split("[")[0].split(".")[-1] for base in node.bases]
 
@@ -382,7 +395,7 @@ def _bases(node: ast.ClassDef) -> list[str]:
 def ports_are_short(root: Path) -> list[str]:
     module = next(module for module in kernel(root).modules if module.name == "perdure.ports")
     found = []
-    for node in _classes(module):
+    for node in module.classes:
         methods = [each for each in node.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)]
         if "Protocol" in _bases(node) and len(methods) > PORT_METHODS:
             found.append(module.at(node.lineno, f"{node.name} has {len(methods)} methods, more than {PORT_METHODS}"))
@@ -450,7 +463,7 @@ def every_guest_comes_through_the_door(root: Path) -> list[str]:
 
 def every_error_stands_in_the_tree(root: Path) -> list[str]:
     module = next(module for module in kernel(root).modules if module.name == "perdure.errors")
-    bases = {node.name: next(iter(_bases(node)), "object") for node in _classes(module)}
+    bases = {node.name: next(iter(_bases(node)), "object") for node in module.classes}
 
     def parent(name: str) -> str:
         base = bases.get(name, "object")
@@ -461,7 +474,7 @@ def every_error_stands_in_the_tree(root: Path) -> list[str]:
     return [
         *(
             module.at(node.lineno, f"{node.name} has no docstring")
-            for node in _classes(module)
+            for node in module.classes
             if not ast.get_docstring(node)
         ),
         *(f"the tree of errors lacks {name} under {above}" for above, name in sorted(is_so - is_drawn)),
@@ -489,7 +502,7 @@ def every_error_derives_from_the_root(root: Path) -> list[str]:
         module.at(node.lineno, f"{node.name} derives from {base}, not from an error of Perdure")
         for distribution in everything(root)
         for module in distribution.modules
-        for node in _classes(module)
+        for node in module.classes
         for base in _bases(node)
         if base in EXCEPTIONS and not node.name.startswith("_") and node.name != "PerdureError"
     ]
@@ -519,7 +532,7 @@ def names_are_of_the_domain(root: Path) -> list[str]:
         for module in distribution.modules:
             found += [
                 module.at(node.lineno, f"{node.name} is a name without a meaning")
-                for node in _classes(module)
+                for node in module.classes
                 if WEAK_NAMES.search(node.name)
             ]
             if re.search(r"(^|_)(utils?|helpers?|common|misc)$", module.name.split(".")[-1]):
@@ -532,7 +545,7 @@ def one_colour(root: Path) -> list[str]:
     found = []
     for distribution in everything(root):
         for module in distribution.modules:
-            for scope in (module.tree, *_classes(module)):
+            for scope in (module.tree, *module.classes):
                 functions = {
                     node.name: node for node in scope.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
                 }
@@ -560,12 +573,12 @@ def nothing_is_global(root: Path) -> list[str]:
 
 def every_implementation_passes_its_kit(root: Path) -> list[str]:
     """A plugin of a replaceable kind subclasses the conformance kit of its port; so does each fake of the kernel."""
-    kits = {node.name for module in kernel(root).modules for node in _classes(module) if node.name.endswith("Kit")}
+    kits = {node.name for module in kernel(root).modules for node in module.classes if node.name.endswith("Kit")}
     used = {
         distribution.folder: {
             base
             for path in distribution.folder.glob("tests/**/*.py")
-            for node in _classes(Module(path, path.stem))
+            for node in Module.read(path, path.stem).classes
             for base in _bases(node)
         }
         for distribution in everything(root)
