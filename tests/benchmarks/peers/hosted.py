@@ -10,6 +10,7 @@ turns, and their waits are what is measured.
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,8 @@ async def measured(
             pass
         return AT_ONCE
 
+    gc.collect()
+    gc.freeze()  # as the host's and the worker's commands do
     waves = {"sequential": one_by_one, "at_once": at_once, "publish": published}
     found = {name: await rate(seconds, wave) for name, wave in waves.items()}
     took = sorted(await at_rate(found["at_once"] / 2, seconds, send))
@@ -82,5 +85,7 @@ async def at_rate(rate: float, seconds: float, send: Callable[[], Awaitable[Any]
 
 async def asked_to_end(line: str) -> None:
     """Print a line, and wait for the end of the standard input."""
+    gc.collect()
+    gc.freeze()
     print(line, flush=True)
     await asyncio.to_thread(sys.stdin.read)

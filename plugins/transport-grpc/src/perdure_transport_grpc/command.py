@@ -13,7 +13,7 @@ import click
 from perdure import config, hookimpl
 from perdure.clock import SystemClock
 from perdure.errors import PluginMissing, UsageError
-from perdure_cli.stopping import stopped_by_signals
+from perdure_cli.stopping import settle, stopped_by_signals
 from perdure_hosting.host import Host
 from perdure_transport_grpc.keeping import OFF, kept
 from perdure_transport_grpc.listening import GrpcListener, Listener
@@ -84,6 +84,7 @@ async def _serve(options: Options) -> None:
             for listener in listeners:
                 started.append(listener)
                 await listener.start()
+            settle()
             addresses = [each.url for each in listeners]
             _say(options, {"host": os.getpid(), "state": "ready", "addresses": addresses, "store": keeping.name})
             await stopped.wait()

@@ -13,7 +13,7 @@ import click
 from perdure import hookimpl
 from perdure_cli.display import console, emit_line
 from perdure_cli.invocation import output_options, runtime_options
-from perdure_cli.stopping import stopped_by_signals
+from perdure_cli.stopping import settle, stopped_by_signals
 from perdure_cli.times import SPAN
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def worker(
 
 async def _work(invocation: Invocation, grace: float) -> None:
     async with invocation.open() as runtime:
+        settle()
         with stopped_by_signals() as stopped:
             if invocation.json:
                 store = runtime.configuration.store
