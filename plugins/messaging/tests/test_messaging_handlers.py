@@ -195,6 +195,20 @@ def test_a_version_travels_with_the_name_and_older_ones_are_brought_up():
     assert arrived("test.person", b'{"name": "Ada Lovelace"}') == person
 
 
+@message_type("test.pair", version=2, upcasts={1: lambda value: {**value, "right": None}})
+@dataclass(frozen=True)
+class Pair(Generic[T]):
+    left: T
+    right: T | None
+
+
+def test_the_version_of_a_generic_type_that_is_current_is_not_brought_up():
+    pair = Pair(1, 2)
+    packed = pack(pair, Pair[int], "it")
+    assert packed.type == "test.pair@2[int]"
+    assert unpack(packed, Known([Pair[int]]), "it") == pair
+
+
 @pytest.mark.parametrize(
     ("type_", "payload", "expected"),
     [

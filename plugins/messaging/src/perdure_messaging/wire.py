@@ -111,15 +111,13 @@ def unpack(packed: Packed | Envelope, known: Known, where: str) -> Any:
 def read(packed: Packed | Envelope, annotation: Any, where: str) -> Any:
     """The value again, of a type that was found. Raises ``InvalidInput``: it is of a newer version, or does not fit."""
     where = f"{where}, a {packed.type!r},"
-    form = form_of(annotation) if isinstance(annotation, type) else None
-    expected = JSON if form is None else form.content
+    name, expected = form_of(annotation) if isinstance(annotation, type) else (type_name(annotation), JSON)
     if packed.content != expected:
         msg = f"{where} came as {packed.content!r}, expected {expected!r}"
         raise InvalidInput(msg)
     if expected == PROTOBUF:
         return _from_protobuf(packed.payload, annotation, where)
-    current = form is not None and packed.type == form.type
-    payload = packed.payload if current else _upcast(packed, annotation, where)
+    payload = packed.payload if packed.type == name else _upcast(packed, annotation, where)
     return encoding.decode(payload, annotation, where)
 
 
