@@ -54,6 +54,20 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """How many seconds a command waits for a process to take up what it handed over.
+
+    In most tests nobody drives: there each wait lasts its whole time, so it is short unless a test says otherwise.
+    """
+
+    def last(seconds: float) -> None:
+        monkeypatch.setattr("perdure_cli.driving._PATIENCE", seconds)
+
+    last(0.1)
+    return last
+
+
 class Process:
     """``perdure WORDS --app cli_desk:app`` as a process of its own, whose lines are read as they come."""
 
@@ -132,9 +146,9 @@ def three(perdure: Perdure, three_runs: Path, desk: Path) -> Perdure:
 
 
 @pytest.fixture
-def driven(perdure: Perdure, driven_data: Path, monkeypatch: pytest.MonkeyPatch) -> Perdure:
+def driven(perdure: Perdure, driven_data: Path, patience: Callable[[float], None]) -> Perdure:
     """``perdure WORDS`` over a data folder whose runs another process drives, which may be slow to take them up."""
-    monkeypatch.setattr("perdure_cli.driving._PATIENCE", 60.0)
+    patience(60.0)
     return lambda *words: perdure(*words, "--data", str(driven_data))
 
 

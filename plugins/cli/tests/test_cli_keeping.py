@@ -78,7 +78,10 @@ def test_nothing_is_forgotten_by_mistake(words, says, three) -> None:
 # -- export and replay ---------------------------------------------------------------------------------------------
 
 
-def test_an_exported_journal_is_replayed_with_the_code_that_is_there(perdure, bare, start, monkeypatch, desk) -> None:
+def test_an_exported_journal_is_replayed_with_the_code_that_is_there(
+    perdure, bare, start, patience, monkeypatch, desk
+) -> None:
+    patience(60.0)
     assert start("worker", "--json").line()["state"] == "ready"
     perdure("run", "add", "1", "--id", "sum")
     assert perdure("run", "journey", "--id", "way", "--detach", "--json").document["driven"] is True
@@ -124,11 +127,13 @@ def test_what_cannot_be_exported_is_explained(perdure) -> None:
 # -- the worker ----------------------------------------------------------------------------------------------------
 
 
-def test_a_worker_drives_what_is_handed_over_and_stops_in_order(perdure, start) -> None:
+def test_a_worker_drives_what_is_handed_over_and_stops_in_order(perdure, start, patience) -> None:
     worker = start("worker", "--json")
     ready = worker.line()
     assert (ready["state"], Path(ready["data"])) == ("ready", Path(".perdure").absolute())
+    patience(60.0)
     assert perdure("run", "add", "1", "--detach", "--json").document["driven"] is True
     assert worker.stop() == 0
     assert worker.line() == {"worker": ready["worker"], "state": "stopped"}
+    patience(0.1)
     assert perdure("run", "add", "1", "--detach", "--json").document["driven"] is False

@@ -53,9 +53,12 @@ def test_what_a_run_called_is_listed_by_it(three) -> None:
     assert turn["parent"] == "three"
 
 
-def test_a_page_fits_a_narrow_terminal_and_breaks_no_id(three, start, monkeypatch) -> None:
+def test_a_page_fits_a_narrow_terminal_and_breaks_no_id(three, start, patience, monkeypatch) -> None:
+    patience(60.0)
     assert start("worker", "--json").line()["state"] == "ready"
     run = three("run", "journey", "--detach", "--json").document["run"]["id"]
+    while three("show", run, "--json").document["run"]["status"] != "waiting":
+        pass  # each look is a program, and all are bounded by the test's time
     monkeypatch.setenv("COLUMNS", "80")
     lines = three("runs").out.splitlines()
     assert all(len(line) <= 80 for line in lines)
@@ -162,7 +165,9 @@ def test_a_history_fits_a_narrow_terminal(driven, monkeypatch) -> None:
 def test_each_change_of_a_watched_run_is_told(driven, driven_data, start) -> None:
     run = driven("run", "journey", "--detach", "--json").document["run"]["id"]
     watch = start("watch", run, "--json", "--data", str(driven_data))
-    assert watch.line()["progress"] == {"text": "on the way to town 1", "done": 0.0, "total": 2.0}
+    while (told := watch.line())["progress"] is None:
+        pass  # it has been taken up, and has not said anything yet
+    assert told["progress"] == {"text": "on the way to town 1", "done": 0.0, "total": 2.0}
     driven("send", run, "arrived", '"Rome"')
     told = watch.line()
     while told["progress"]["done"] == 0:

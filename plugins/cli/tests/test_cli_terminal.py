@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX")
 
@@ -129,7 +129,8 @@ def test_a_chat_is_talked_to_and_ends_with_the_way_back(terminal) -> None:
     assert chat.ends_with() == 0
 
 
-def test_a_live_process_drives_what_others_hand_over(terminal, perdure) -> None:
+def test_a_live_process_drives_what_others_hand_over(terminal, perdure, patience) -> None:
+    patience(60.0)
     chat = terminal("chat", "clerk")
     chat.until("> ")
     accepted = perdure("run", "approve", "text=this", "--detach", "--json").document
