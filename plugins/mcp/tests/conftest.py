@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+import pytest_asyncio
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
@@ -21,15 +22,11 @@ class Serve(Protocol):
     ) -> AbstractAsyncContextManager[Client]: ...
 
 
-@pytest.fixture
-def stderr(tmp_path: Path) -> Path:
-    """Where the servers of a test write what is no protocol."""
-    return tmp_path / "stderr.txt"
+STDERR = "stderr.txt"
 
 
-@pytest.fixture
-def serve(tmp_path: Path, stderr: Path) -> Serve:
-    """Starts a server on the test's own data, and a client of it."""
+def serving(folder: Path) -> Serve:
+    """Return what starts a server on data within a folder, and a client of it."""
 
     @asynccontextmanager
     async def start(
@@ -40,13 +37,76 @@ def serve(tmp_path: Path, stderr: Path) -> Serve:
             command=sys.executable,
             args=["-m", *command, "--data", "data", *options],
             env={"PYTHONPATH": str(HERE), "PYTHONDONTWRITEBYTECODE": "1", "PERDURE_PLUGINS__BLOCK": "otel"},
-            cwd=tmp_path,
+            cwd=folder,
         )
-        with stderr.open("a") as errors:
+        with (folder / STDERR).open("a") as errors:
             async with Client(stdio_client(parameters, errors), mode=mode) as client:
                 yield client
 
     return start
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Serve:
+    """Starts a server on the test's own data, and a client of it."""
+    return serving(tmp_path)
+
+
+@pytest.fixture
+def stderr(tmp_path: Path) -> Path:
+    """Where the servers of a test write what is no protocol; all of it is there when they have ended."""
+    return tmp_path / STDERR
+
+
+@dataclass
+class Shop:
+    """Servers that tests share, one for each way of speaking, since a server takes seconds to start.
+
+    For tests whose keys are their own, and that end nothing but their own runs.
+    """
+
+    folder: Path
+    _clients: dict[str, asyncio.Task[Client]] = field(default_factory=dict)
+    _closed: asyncio.Event = field(default_factory=asyncio.Event)
+    _held: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def client(self, mode: str = "auto") -> Client:
+        """A client of the server that is spoken to in this way."""
+        if mode not in self._clients:
+            self._clients[mode] = asyncio.create_task(self._opened(mode))
+        return await self._clients[mode]
+
+    def data(self, mode: str = "auto") -> Path:
+        """The data folder of that server."""
+        return self.folder / mode / "data"
+
+    async def close(self) -> None:
+        """End the servers in order."""
+        self._closed.set()
+        await asyncio.gather(*self._held)
+
+    async def _opened(self, mode: str) -> Client:
+        opened: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
+        self._held.append(asyncio.create_task(self._hold(mode, opened)))
+        await asyncio.wait([opened, self._held[-1]], return_when=asyncio.FIRST_COMPLETED)
+        if not opened.done():
+            await self._held.pop()
+        return opened.result()
+
+    async def _hold(self, mode: str, opened: asyncio.Future[Client]) -> None:
+        # One task opens and closes a client: its cancel scopes demand it, and a fixture's two halves are two tasks.
+        (self.folder / mode).mkdir()
+        async with serving(self.folder / mode)(mode=mode) as client:
+            opened.set_result(client)
+            await self._closed.wait()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
+    """The servers that tests share."""
+    shop = Shop(tmp_path_factory.mktemp("shop"))
+    yield shop
+    await shop.close()
 
 
 @dataclass
@@ -78,7 +138,7 @@ class Gate:
         self._arrivals.put_nowait((int(await reader.readline()), writer))
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def gate() -> AsyncIterator[Gate]:
     gate = Gate()
     server = await asyncio.start_server(gate.admit, "127.0.0.1", 0)

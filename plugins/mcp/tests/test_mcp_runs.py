@@ -10,6 +10,8 @@ from opentelemetry import trace
 
 from perdure import Runtime, config
 
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
 MODES = ("legacy", "2026-07-28")
 UNDER_WAY = {"pending", "running"}
 FERRY = (
@@ -18,16 +20,16 @@ FERRY = (
 )
 
 
-async def test_a_request_is_answered_and_the_result_comes(serve, call, refusal):
-    async with serve() as client:
-        asked = await client.call_tool("approve", {"what": "Send it?"})
-        [request] = asked.structured_content["requests"]
-        run = asked.structured_content["run_id"]
-        wrong = await refusal(client, "answer_request", request_id=request["request_id"], answer="yes")
-        still = await call(client, "get_run", run_id=run, wait=50)
-        done = await call(client, "answer_request", request_id=request["request_id"], answer={"approved": True})
-        late = await refusal(client, "answer_request", request_id=request["request_id"], answer={"approved": False})
-        seen = await call(client, "get_run", run_id=run)
+async def test_a_request_is_answered_and_the_result_comes(shop, call, refusal):
+    client = await shop.client()
+    asked = await client.call_tool("approve", {"what": "Send it?"})
+    [request] = asked.structured_content["requests"]
+    run = asked.structured_content["run_id"]
+    wrong = await refusal(client, "answer_request", request_id=request["request_id"], answer="yes")
+    still = await call(client, "get_run", run_id=run, wait=50)
+    done = await call(client, "answer_request", request_id=request["request_id"], answer={"approved": True})
+    late = await refusal(client, "answer_request", request_id=request["request_id"], answer={"approved": False})
+    seen = await call(client, "get_run", run_id=run)
     assert asked.structured_content["status"] == "waiting"
     assert "answer_request" in asked.content[1].text
     assert request["prompt"] == "Send it?"
@@ -40,35 +42,35 @@ async def test_a_request_is_answered_and_the_result_comes(serve, call, refusal):
     assert seen == done
 
 
-async def test_what_a_called_workflow_asks_is_asked_by_the_run_that_was_called(serve, call):
-    async with serve() as client:
-        asked = await call(client, "delegate", what="Send it?")
-        [request] = asked["requests"]
-        done = await call(client, "answer_request", request_id=request["request_id"], answer={"approved": False})
+async def test_what_a_called_workflow_asks_is_asked_by_the_run_that_was_called(shop, call):
+    client = await shop.client()
+    asked = await call(client, "delegate", what="Send it?")
+    [request] = asked["requests"]
+    done = await call(client, "answer_request", request_id=request["request_id"], answer={"approved": False})
     assert asked["status"] == "waiting"
     assert done == {"run_id": asked["run_id"], "status": "completed", "result": {"approved": False}}
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_client_that_times_out_or_cancels_leaves_the_run_alone(serve, call, gate, mode):
-    async with serve(mode=mode) as client:
-        with pytest.raises(MCPError, match="timed out"):
-            await client.call_tool("gate", {"port": gate.port, "idempotency_key": "t"}, read_timeout_seconds=0.5)
-        await gate.arrival()
-        cancelled = asyncio.create_task(client.call_tool("gate", {"port": gate.port, "idempotency_key": "t"}))
-        again = asyncio.create_task(call(client, "gate", port=gate.port, idempotency_key="t"))
-        await client.call_tool("nothing", {})  # both calls have arrived by now
-        cancelled.cancel()
-        await asyncio.wait([cancelled])
-        process = await gate.open()
-        done = await again
-        seen = await call(client, "get_run", run_id=done["run_id"])
+async def test_a_client_that_times_out_or_cancels_leaves_the_run_alone(shop, call, gate, mode):
+    client = await shop.client(mode)
+    with pytest.raises(MCPError, match="timed out"):
+        await client.call_tool("gate", {"port": gate.port, "idempotency_key": "t"}, read_timeout_seconds=0.5)
+    await gate.arrival()
+    cancelled = asyncio.create_task(client.call_tool("gate", {"port": gate.port, "idempotency_key": "t"}))
+    again = asyncio.create_task(call(client, "gate", port=gate.port, idempotency_key="t"))
+    await client.call_tool("nothing", {})  # both calls have arrived by now
+    cancelled.cancel()
+    await asyncio.wait([cancelled])
+    process = await gate.open()
+    done = await again
+    seen = await call(client, "get_run", run_id=done["run_id"])
     assert done["status"] == "completed"
     assert done["result"] == process
     assert seen == done
 
 
-async def test_progress_is_told_while_a_call_waits_and_names_the_run(serve, gate):
+async def test_progress_is_told_while_a_call_waits_and_names_the_run(shop, gate):
     told: list[tuple[float, str]] = []
     enough = asyncio.Event()
 
@@ -78,11 +80,11 @@ async def test_progress_is_told_while_a_call_waits_and_names_the_run(serve, gate
         if len(told) >= 3:
             enough.set()
 
-    async with serve() as client:
-        called = asyncio.create_task(client.call_tool("gate", {"port": gate.port}, progress_callback=note))
-        await enough.wait()
-        await gate.open()
-        run = (await called).structured_content["run_id"]
+    client = await shop.client()
+    called = asyncio.create_task(client.call_tool("gate", {"port": gate.port}, progress_callback=note))
+    await enough.wait()
+    await gate.open()
+    run = (await called).structured_content["run_id"]
     values = [progress for progress, _ in told]
     assert values == sorted(set(values))
     assert all(message.startswith(run) for _, message in told)
@@ -186,13 +188,13 @@ async def test_two_servers_share_one_database_and_one_outlives_the_other(serve, 
     assert witness.read_text().split() == ["first", "second"]
 
 
-async def test_the_runtime_starts_runs_under_the_clients_trace(serve, tmp_path):
+async def test_the_runtime_starts_runs_under_the_clients_trace(shop):
     caller = trace.SpanContext(0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331, is_remote=True)
-    async with serve() as client:
-        with trace.use_span(trace.NonRecordingSpan(caller)):
-            result = await client.call_tool("nothing", {})
+    client = await shop.client()
+    with trace.use_span(trace.NonRecordingSpan(caller)):
+        result = await client.call_tool("nothing", {})
     settings = config.Settings(
-        data=tmp_path / "data", plugins=config.PluginSettings(allow={"store-sqlite", "engine-embedded"})
+        data=shop.data(), plugins=config.PluginSettings(allow={"store-sqlite", "engine-embedded"})
     )
     async with Runtime.open(settings=settings, drive=False) as runtime:
         view = await runtime.view(result.structured_content["run_id"])
