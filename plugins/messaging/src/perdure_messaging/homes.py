@@ -12,7 +12,7 @@ from perdure.errors import PayloadTooLarge, PluginMissing, Undeliverable, Unknow
 from perdure.messages import AgentId, Envelope, Hosted, Presence
 from perdure_messaging.actors import Actor
 from perdure_messaging.message_types import JSON
-from perdure_messaging.wire import Known, annotation_of, pack, unpack
+from perdure_messaging.wire import Known, annotation_of, envelope_of, pack, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,7 +145,7 @@ class Homes:
                 " pass a reference, such as a path, or raise the limit"
             )
             raise PayloadTooLarge(msg)
-        return Envelope(id_, kind, target, type_, payload, sender, headers, deadline, topic, content)
+        return envelope_of((id_, kind, target, type_, payload, sender, headers, deadline, topic, content))
 
     def unpacked(self, envelope: Envelope) -> Envelope:
         """A request or event as live message. Raises ``InvalidInput``, ``Undeliverable``."""
@@ -157,7 +157,7 @@ class Homes:
             message = home.unpack(envelope, self.known)
         else:
             message = unpack(envelope, self.known, f"the message to {str(target)!r}")
-        return Envelope(id_, kind, target, type_, message, sender, headers, deadline, topic)
+        return envelope_of((id_, kind, target, type_, message, sender, headers, deadline, topic, ""))
 
     def packed_reply(self, request: Envelope, payload: Any, target: AgentId) -> Envelope:
         """The reply of an agent to a request, as bytes. Raises ``NotEncodable``."""
@@ -171,12 +171,12 @@ class Homes:
             type_, content, data = pack(payload, annotation_of(payload, [Any]), f"the reply of {str(target)!r}")
         return Envelope(request.id, "reply", request.sender, type_, data, content=content)
 
-    def unpacked_reply(self, reply: Envelope, target: AgentId) -> Any:
+    def unpacked_reply(self, reply: Envelope, target: AgentId | None) -> Any:
         """The live reply of an agent, wherever that lives. Raises ``InvalidInput``."""
         if not reply.content:
             return reply.payload
-        declared: Any = self._agents.get(target.type)
-        where = f"the reply of {'/'.join(target)!r}"
+        declared: Any = self._agents.get(target.type) if target else None
+        where = f"the reply of {'/'.join(target or ())!r}"
         if reply.type == REPLY:
             known = hasattr(declared, "decode_result")
             return declared.decode_result(reply.payload) if known else encoding.decode(reply.payload, Reply[Any], where)

@@ -1,8 +1,9 @@
 """``LocalMessenger``: a runtime's side of its transport. Sends, publishes, and delivers to the agents that live here.
 
 The path of a message between two agents of one process is short on purpose: no middleware, no lock, no timer and no
-copy where none is asked for. What is asked for (interventions, runtime middleware, a transport that serialises) goes
-the longer way around the same two ends, ``_handle`` and ``_carry``.
+copy where none is asked for. Between processes it is the same path, with what it takes to pack and unpack at its ends.
+What is asked for besides (interventions, runtime middleware) goes the longer way around the same two ends, ``_handle``
+and ``_carry``.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from perdure_messaging.letters import DeadLetters
 from perdure_messaging.message_types import form_of
 from perdure_messaging.revival import revived
 from perdure_messaging.settings import SECTION, Settings
+from perdure_messaging.wire import envelope_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -108,17 +110,12 @@ class LocalMessenger:
     async def send(self, message: object, to: AgentId, *, deadline: float | None = None, id: str | None = None) -> Any:
         """See ``Runtime.send``."""
         ctx = handling.get()
+        sender = ctx.address if ctx is not None and ctx.active else None
         target = self._homes.resolved(to) if to.type in self._homes.short else to
-        envelope = Envelope(
-            id or next(self._ids),
-            "request",
-            target,
-            form_of(type(message)).type,
-            message,
-            ctx.address if ctx is not None and ctx.active else None,
-            _NO_HEADERS,
-            None if deadline is None else self.clock.now() + deadline,
-        )
+        type_ = form_of(type(message)).type
+        at = None if deadline is None else self.clock.now() + deadline
+        id_ = id or next(self._ids)
+        envelope = envelope_of((id_, "request", target, type_, message, sender, _NO_HEADERS, at, None, ""))
         if self._watched:
             return await self.request(envelope)
         transport = self._transport or await self._connected()
@@ -132,7 +129,8 @@ class LocalMessenger:
         ctx = handling.get()
         sender = ctx.address if ctx is not None and ctx.active else None
         type_ = form_of(type(message)).type
-        envelope = Envelope(id or next(self._ids), "event", None, type_, message, sender, _NO_HEADERS, None, topic)
+        id_ = id or next(self._ids)
+        envelope = envelope_of((id_, "event", None, type_, message, sender, _NO_HEADERS, None, topic, ""))
         if self._watched:
             await self.post(envelope)
         else:
@@ -143,7 +141,7 @@ class LocalMessenger:
 
     async def request(self, envelope: Envelope) -> Any:
         """Carry a live request; return its reply, or raise its error."""
-        return self._outcome(await self._carry(envelope), _target(envelope))
+        return self._outcome(await self._carry(envelope), envelope.target)
 
     async def post(self, envelope: Envelope) -> None:
         """Carry an event."""
@@ -204,7 +202,7 @@ class LocalMessenger:
         answer: Envelope = await self._runtime.through(operation, send)
         return answer
 
-    def _outcome(self, answer: Envelope, target: AgentId) -> Any:
+    def _outcome(self, answer: Envelope, target: AgentId | None) -> Any:
         """The reply that came, or its error raised."""
         if answer.kind == "error":
             raise _revived(str(target), answer.error)

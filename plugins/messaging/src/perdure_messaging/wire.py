@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast, get_args, get_origin
 
 from pydantic_core import from_json, to_json
 
 from perdure import encoding
 from perdure.errors import InvalidInput
+from perdure.messages import AgentId, Envelope, TopicId
 from perdure_messaging.message_types import (
     JSON,
     PROTOBUF,
@@ -23,15 +25,20 @@ from perdure_messaging.message_types import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from perdure.messages import Envelope
+    from collections.abc import Callable, Iterable
 
 _PLAIN: Final[dict[str, Any]] = {
     "any": Any,
     "none": NoneType,
     **{kind.__name__: kind for kind in (bool, int, float, str, bytes, list, dict, tuple, set, frozenset)},
 }
+_Kind = Literal["request", "reply", "error", "event"]
+_Who = AgentId | None
+_Fields = tuple[str, _Kind, _Who, str, Any, _Who, dict[str, str], float | None, TopicId | None, str]
+
+envelope_of: Final[Callable[[_Fields], Envelope]] = partial(cast("Any", tuple).__new__, Envelope)
+"""An envelope of all its fields, for half of what its class takes, which sorts out a caller's arguments first."""
+
 _PIECES: Final = re.compile(r"[^\[\], ]+|[\[\],]")
 
 
@@ -62,10 +69,8 @@ class Known:
         Subclasses of known types are known; so is what ``message_type`` named in this process; so are builtins, and
         ``list[…]`` and the like of known types.
         """
-        found = self._kinds.get(name)
-        if found is not None:  # most have version 1, which is not part of the name
-            return found
-        name, _ = split_version(name)
+        if "@" in name:  # most have version 1, which is not part of the name
+            name, _ = split_version(name)
         found = self._kinds.get(name, _PLAIN.get(name))
         if found is None:
             found = declared(name) or next((kind for kind in self._subclasses() if type_name(kind) == name), None)
