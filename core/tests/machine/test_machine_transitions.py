@@ -7,6 +7,7 @@ import pytest
 
 from perdure._machine import TRANSITIONS, Machine
 from perdure._machine.machine import Command, State
+from perdure._machine.tasks import MachineTask
 from perdure.errors import NonDeterminism
 from perdure.messages import Entry
 
@@ -36,6 +37,10 @@ async def want(machine):
 
 async def wants(machine):
     return (await want(machine)).path
+
+
+async def waits():
+    await asyncio.gather(*(asyncio.Event().wait() for _ in range(3)))
 
 
 async def fails(machine):
@@ -185,3 +190,20 @@ def test_time_never_goes_back():
     machine.feed(DONE._replace(at=BEGAN + 5))
     machine.feed(DONE._replace(at=BEGAN + 3, path="read#2"))
     assert times == [BEGAN, BEGAN + 5, BEGAN + 5]
+
+
+def test_a_machine_is_not_compared_with_all_others_that_wait(monkeypatch):
+    compared = 0
+
+    def equal(self, other):
+        nonlocal compared
+        compared += 1
+        return self is other
+
+    monkeypatch.setattr(MachineTask, "__eq__", equal)  # as asyncio's set of all tasks does where hashes are the same
+    machines = [Machine(waits, now=BEGAN) for _ in range(300)]
+    for machine in machines:
+        machine.begin()
+    assert compared < len(machines)
+    for machine in machines:
+        machine.evict()

@@ -39,8 +39,7 @@ class Branch:
 
         In the root branch just ``name#ordinal``, unless a slash in the name would make that another branch's.
         """
-        count = self.counts.get(name, 0) + 1
-        self.counts[name] = count
+        count = self.counts[name] = self.counts.get(name, 0) + 1
         return f"{self.scope}/{name}#{count}" if self.scope or "/" in name else f"{name}#{count}"
 
 
@@ -72,11 +71,13 @@ class MachineTask(asyncio.Task[Any]):
         context: Context | None,
         place: tuple[Branch, int],
     ) -> None:
-        # Before super().__init__: from Python 3.12 on an eager task runs code in there.
         self.branch: Branch = place[0]
-        self.ordinal: int = place[1]
+        # asyncio notes each task of the process in one set. There the ordinals of thousands of machines, which all
+        # begin at one, would make a chain that each further task is compared with: there it hashes by its address.
+        self.ordinal: int = object.__hash__(self)
         self.context: Context = context if context is not None else copy_context()
         super().__init__(coro, loop=loop, name=name or f"task-{self.branch.scope}", context=self.context)
+        self.ordinal = place[1]
 
     def __hash__(self) -> int:
         return self.ordinal
