@@ -14,7 +14,7 @@ from perdure import Attempt, Retry, step, tool
 from perdure.errors import DeadlineExceeded, ModelUnavailable, NotEncodable, StoreUnavailable, UsageError
 from perdure.steps import DEFAULT_RETRY, NEVER, StepCall, StepOptions
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 def bind(fn: Any, *args: Any, **options: Any) -> StepCall:

@@ -25,7 +25,7 @@ from perdure import Runtime, config
 HERE = Path(__file__).with_name("badinput")
 APP = ("--app", "troubled:app")
 BOTH = (*APP, "--app", "troubled:other")
-PATIENCE = 60
+PATIENCE = 100
 FULL = 96 * 1024
 """Bytes that a file may have on the disk that is full: less than an empty store's."""
 

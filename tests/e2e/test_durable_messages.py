@@ -21,7 +21,7 @@ from perdure_messaging import MessageAgent, actor, closure, handles, message_typ
 from perdure_transport_grpc import ServerSettings
 from perdure_transport_grpc.listening import GrpcListener
 
-PATIENCE = 60.0
+PATIENCE = 100.0
 EDITOR = AgentId("desk.editor", "1")
 
 Open = Callable[..., AbstractAsyncContextManager[Runtime]]

@@ -17,7 +17,7 @@ from perdure.errors import NotDurable, RunFailed
 from perdure.messages import ChatMessage
 from perdure.testing import Harness, ManualClock, harness
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 PROGRAMS: dict[str, Callable[[Context], Awaitable[Any]]] = {}
 
 

@@ -33,7 +33,7 @@ from perdure.ports import AgentMiddleware, Operation, StepInfo
 from perdure.runtime import Runtime
 from perdure.testing import ManualClock, MemoryStore, Script, calls, harness
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 SETTINGS = Settings(plugins=PluginSettings(block=frozenset({"otel"})))
 
 

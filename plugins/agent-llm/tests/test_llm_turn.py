@@ -26,7 +26,7 @@ from perdure.ports import AgentMiddleware, Services
 from perdure.testing import ManualClock, Script, calls
 from perdure_agent_llm import LlmTurn, perdure_agent_kinds
 
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 
 Make = Callable[..., LlmTurn]
 

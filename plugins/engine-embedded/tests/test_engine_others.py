@@ -15,7 +15,7 @@ from perdure.ports import DurableStore
 from perdure.testing import ManualClock, MemoryStore
 from perdure_store_sqlite import SqliteStore
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 Open = Callable[..., AbstractAsyncContextManager[Runtime]]
 

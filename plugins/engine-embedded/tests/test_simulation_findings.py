@@ -13,7 +13,7 @@ from perdure.testing import ManualClock, MemoryStore, harness, programs
 from perdure.testing.programs import Approval, Bench
 from perdure_engine_embedded.patience import Patience
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 @workflow

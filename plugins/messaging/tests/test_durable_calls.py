@@ -17,7 +17,7 @@ from perdure.messages import Envelope, RunFilter, TopicId
 from perdure.testing import FaultyStore, Harness, ManualClock, MemoryStore, harness
 from perdure_messaging import Intervention, MessageAgent, actor, dead_letters, handles, subscribes
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from perdure_messaging import Actor, LocalMessenger, MessageAgent, actor, handle
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 
 
 @message_type("shop.add")

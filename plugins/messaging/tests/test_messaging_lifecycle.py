@@ -19,7 +19,7 @@ from perdure_transport_inprocess.transport import InProcess
 if TYPE_CHECKING:
     from perdure.testing import ManualClock
 
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 
 
 @message_type("life.say")

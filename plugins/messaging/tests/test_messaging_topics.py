@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from perdure import Runtime
 
 House = "Callable[..., Runtime]"
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 
 
 @message_type("shop.placed")

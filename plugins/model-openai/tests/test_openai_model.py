@@ -18,7 +18,7 @@ from perdure_model_openai import OpenAIModel, perdure_model
 from perdure_model_openai.client import retry_after
 
 KEY = "sk-made-up-0123456789"
-TIMEOUT = 20
+TIMEOUT = 60.0
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 from perdure_otel import Otel
 from perdure_otel.testing import Collector, collecting
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @pytest.fixture

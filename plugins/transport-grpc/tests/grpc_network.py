@@ -15,7 +15,7 @@ from perdure_hosting.host import Host
 from perdure_transport_grpc import GrpcTransport, ServerSettings, Settings
 from perdure_transport_grpc.listening import GrpcListener
 
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 JSON = "application/json"
 
 

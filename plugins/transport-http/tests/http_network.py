@@ -18,7 +18,7 @@ from perdure_hosting.settings import HostSettings
 from perdure_transport_http import HttpTransport, ServerSettings, Settings
 from perdure_transport_http.server import HttpServer
 
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 TOKEN = "a-token-for-tests-only"
 
 

@@ -15,7 +15,7 @@ from perdure.testing import ManualClock
 from perdure.testing.transport_kit import Connect, Endpoints, Office, Silent, TransportKit, echo, event, request
 from perdure_transport_inprocess import perdure_transport
 
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 SETTINGS: dict[str, Any] = {"grace": 0.1}
 
 

@@ -17,7 +17,7 @@ from perdure.messages import TopicId
 from perdure.testing import MemoryStore
 from perdure_messaging import MessageAgent, actor, handles, message_type, subscribes
 
-PATIENCE = 60.0
+PATIENCE = 100.0
 PRINTED = TopicId("printed", "monday")
 
 
