@@ -9,8 +9,8 @@ from __future__ import annotations
 import inspect
 import logging
 from dataclasses import dataclass, field
-from functools import partial
-from importlib.metadata import EntryPoint, entry_points
+from functools import cache, partial
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import pluggy
@@ -84,8 +84,9 @@ class Plugins:
         self.given: tuple[object, ...] = ()
         self._others: list[PluginInfo] = []  # given in code, or second to a name
         self._objects: dict[str, Any] = {}
+        distribution = cache(_distribution)  # each answer parses the whole description again: ask each once
         for point in sorted(self._discover() if points is None else points, key=lambda p: (p.group, p.name)):
-            self._note(point)
+            self._note(point, distribution(point.dist))
 
     def start(self, given: Sequence[object] = ()) -> None:
         """Load what is given in code (whatever is blocked), then the group ``perdure``. Broken ones are skipped.
@@ -173,12 +174,10 @@ class Plugins:
             point for group in {GROUP, *(group for group, _ in BY_NAME.values())} for point in found.select(group=group)
         ]
 
-    def _note(self, point: EntryPoint) -> None:
+    def _note(self, point: EntryPoint, distribution: str) -> None:
         name = plugin_name(point.group, point.name)
-        allow, block = self._settings.allow, self._settings.block
-        blocked = name in block or (allow is not None and name not in allow)
-        origin = f"{point.dist.name} {point.dist.version}" if point.dist else ""
-        info = PluginInfo(name, point.group, point.value, origin, "blocked" if blocked else "available")
+        blocked = name in self._settings.block or not (self._settings.allow is None or name in self._settings.allow)
+        info = PluginInfo(name, point.group, point.value, distribution, "blocked" if blocked else "available")
         first = self._found.setdefault((point.group, point.name), _Found(point, info))
         if first.info is not info and not blocked:
             info.state = "broken"
@@ -202,9 +201,8 @@ class Plugins:
         self._register(plugin, info)
 
     def _register(self, plugin: Any, info: PluginInfo) -> None:
-        known = self._manager.is_registered(plugin)  # one module may fill several kinds
         try:
-            if not known:
+            if not self._manager.is_registered(plugin):  # one module may fill several kinds
                 _check_api(plugin)
                 self._manager.register(plugin, name=info.name)
                 self._manager.check_pending()
@@ -232,6 +230,10 @@ class Plugins:
             if impl.wrapper or impl.hookwrapper or inspect.iscoroutinefunction(impl.function):
                 msg = f"hook {impl.function.__name__!r} is async or a wrapper: hooks are plain functions that declare"
                 raise PluginBroken(msg)
+
+
+def _distribution(dist: Distribution | None) -> str:
+    return f"{(metadata := dist.metadata)['Name']} {metadata['Version']}" if dist else ""
 
 
 def _check_api(plugin: Any) -> None:
