@@ -23,17 +23,27 @@ MEMBERS = sorted(
     path.parent for glob in ("core", "plugins/*", "contrib/*") for path in ROOT.glob(f"{glob}/pyproject.toml")
 )
 SLOW = (
-    "tests/e2e",
-    "tests/guarantees/test_bites.py",
-    "tests/test_architecture.py",
+    "plugins/cli/tests/test_cli_terminal.py",
+    "plugins/engine-embedded/tests/test_simulation_bites.py",
     "plugins/hosting/tests/test_remote_engine.py",
     "plugins/hosting/tests/test_remote_store_kit.py",
+    "plugins/mcp/tests/test_mcp_process.py",
+    "plugins/mcp/tests/test_mcp_runs.py",
     "plugins/transport-grpc/tests/test_autogen_workers.py",
     "plugins/transport-grpc/tests/test_grpc_store.py",
     "plugins/transport-http/tests/test_http_store.py",
+    "tests/benchmarks/test_bench_smoke.py",
+    "tests/e2e",
+    "tests/guarantees/test_bites.py",
+    "tests/test_architecture.py",
 )
-"""Tests of whole processes, of the source, of tests, and kits from afar: what they find does not depend on the
-interpreter."""
+"""Run once, on one interpreter and from the workspace, because what they find does not depend on either.
+
+The rule: what these cost is to start whole programs (servers, terminals, the benchmark), to look at the source, to
+break the code and see that other tests notice, or to run a kit once more from afar. What executes the project's own
+code within the test's process is not slow in this sense, however long it takes: kernel, engine, stores, messaging,
+hosting and guarantees run on each interpreter, and of each distribution that starts programs so does one file.
+"""
 PINS = re.compile(r"(?<=# pin: begin\n).*?(?=# pin: end\n)", re.DOTALL)
 
 nox.options.default_venv_backend = "uv"
@@ -101,7 +111,10 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def isolated(session: nox.Session) -> None:
-    """Build each wheel and run its tests where only it and what it declares is installed; `-- plugins/mcp` for one."""
+    """Build each wheel and run its tests where only it and what it declares is installed; `-- plugins/mcp` for one.
+
+    What is to be found is what a distribution forgot to declare: the tests in `SLOW` would find no more of it.
+    """
     with tempfile.TemporaryDirectory(prefix="perdure-isolated-") as name:
         place = Path(name)
         session.run("uv", "build", "--quiet", "--all-packages", "--wheel", f"--out-dir={place}", external=True)
@@ -202,6 +215,7 @@ def _run_alone(member: Path, place: Path, wheels: dict[str, str]) -> tuple[str, 
     (here / "pytest.toml").write_text(f"[pytest]{settings}")
     environment = {key: value for key, value in os.environ.items() if key not in {"VIRTUAL_ENV", "PYTHONPATH"}}
     environment["PATH"] = os.pathsep.join([str(here / "venv" / "bin"), environment["PATH"]])
+    elsewhere = [f"--ignore={path.removeprefix(f'{folder}/')}" for path in SLOW if path.startswith(f"{folder}/")]
     output = ""
     for command in (
         ["uv", "venv", "--quiet", "--no-project", f"--python={sys.executable}", "venv"],
@@ -209,7 +223,7 @@ def _run_alone(member: Path, place: Path, wheels: dict[str, str]) -> tuple[str, 
             *("uv", "pip", "install", "--quiet", "--no-config", "--python=venv", "--constraint=../constraints.txt"),
             *(f"{name} @ {wheels[name]}", *declared["dependency-groups"]["tests"]),
         ],
-        ["venv/bin/python", "-I", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"],
+        ["venv/bin/python", "-I", "-m", "pytest", "-q", "-p", "no:cacheprovider", *elsewhere, "tests"],
     ):
         ran = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - our own commands
         output += ran.stdout + ran.stderr
