@@ -15,6 +15,15 @@ OF_ASYNCIO = "_GatheringFuture exception was never retrieved"
 """Python 3.11 says this of a gather that a ``wait_for`` cancels, on any loop, whenever the collector comes by."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def what_is_there_is_not_looked_at():
+    """Most of each collection below would go through what pytest has in memory."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_complained_of(caplog):
     caplog.set_level(logging.INFO)
