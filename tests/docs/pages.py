@@ -46,7 +46,7 @@ def run(*command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *command],
         cwd=folder,
-        env={**kept, "HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**kept, "HOME": str(folder)},
         capture_output=True,
         text=True,
         check=False,

@@ -44,7 +44,9 @@ def test_the_tests_of_a_page_pass(page, tmp_path):
     (tmp_path / "test_page.py").write_text(program(page))
     settings = (ROOT / "pyproject.toml").read_text().split("[tool.pytest]", 1)[1].split("\n[", 1)[0]
     (tmp_path / "pytest.toml").write_text(f"[pytest]{settings}")
-    ran = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "test_page.py", folder=tmp_path)
+    # At its end Hypothesis's plugin imports all of it, which takes longer than most of these tests.
+    spared = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+    ran = run("-m", "pytest", "-q", *spared, "test_page.py", folder=tmp_path)
     assert ran.returncode == 0, f"{page.name}: {ran.stdout[-3000:]}{ran.stderr[-1000:]}"
 
 

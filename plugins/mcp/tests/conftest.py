@@ -36,7 +36,7 @@ def serving(folder: Path) -> Serve:
         parameters = StdioServerParameters(
             command=sys.executable,
             args=["-m", *command, "--data", "data", *options],
-            env={"PYTHONPATH": str(HERE), "PYTHONDONTWRITEBYTECODE": "1", "PERDURE_PLUGINS__BLOCK": "otel"},
+            env={"PYTHONPATH": str(HERE), "PERDURE_PLUGINS__BLOCK": "otel"},
             cwd=folder,
         )
         with (folder / STDERR).open("a") as errors:

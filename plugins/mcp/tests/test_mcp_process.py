@@ -25,7 +25,7 @@ PATIENCE = 60
 
 
 def environment_of(**environment: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(HERE), "PYTHONDONTWRITEBYTECODE": "1", **environment}
+    return {**os.environ, "PYTHONPATH": str(HERE), **environment}
 
 
 async def start(folder: Path, *options: str, **environment: str) -> asyncio.subprocess.Process:
