@@ -36,7 +36,9 @@ async def run(outcomes: Path) -> dict[tuple[str, str], str | None]:
     """Of each test over each thing that is broken, why it failed; ``None`` if it passed."""
     tests = sorted({test for bite in BITES.values() for test in bite.caught_by})
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"--junitxml={outcomes}"),
+        *(sys.executable, "-m", "pytest", "-q"),
+        *(f"-pno:{plugin}" for plugin in ("cacheprovider", "xdist", "hypothesispytest")),
+        f"--junitxml={outcomes}",
         *(f"{SUITE}::Test{test.replace('.', '::')}" for test in tests),
         cwd=ROOT,
         env={name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "PERDURE_"))},
