@@ -14,9 +14,10 @@ from . import kill_briefings as chaos
 
 @pytest.mark.timeout(300)
 async def test_killed_briefings_finish_and_repeat_nothing_that_was_recorded(tmp_path: Path) -> None:
-    tally = await chaos.kill_briefings(8, 6, 20, tmp_path)
+    # With this seed few briefings are killed by the clock and at each kind of event: begin, end, commit and replay.
+    tally = await chaos.kill_briefings(4, 6, 3, tmp_path)
     assert not tally.problems
-    assert tally.finished == 8
+    assert tally.finished == 4
     assert sum(tally.kills.values()) >= 6
 
 
