@@ -97,6 +97,16 @@ def test_a_packet_is_bounded():
     assert [len(Packet.FromString(here.take() or b"").frames) for _ in range(3)] == [1, 1, 1]
 
 
+def test_an_answer_is_asked_for_up_to_the_last_packet_of_what_wants_one():
+    here = link()
+    for _ in range(2 * BATCH_FRAMES + 1):
+        here.put(b"frame")
+    here.urgent = True
+    assert [Packet.FromString(here.take() or b"").urgent for _ in range(3)] == [True, True, True]
+    here.put(b"frame")
+    assert not Packet.FromString(here.take() or b"").urgent
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_what_breaks_anywhere_goes_on_without_loss_or_repetition(seed: int):
     chance = random.Random(seed)  # noqa: S311 - the same every time

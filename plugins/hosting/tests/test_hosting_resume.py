@@ -137,8 +137,9 @@ async def test_500_publications_and_a_stop_are_500_deliveries():
     here = await network.worker(Desk(), drain=TIMEOUT)
     telling = [asyncio.ensure_future(here.publish(event("news", id=f"e{n}"))) for n in range(500)]
     await asyncio.wait(telling, timeout=0)
-    await network.stop()
+    await here.stop()
     await asyncio.gather(*telling)
+    await network.stop()
     assert [each.id for each in far.delivered] == [f"e{n}" for n in range(500)]
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-_QUEUE: Final = 16
+_QUEUE: Final = 2
 """Packets that lie between two ends in one process before the sender waits."""
 
 

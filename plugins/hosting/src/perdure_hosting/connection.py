@@ -74,7 +74,7 @@ class Connection:
         self._address = address
         self._clock = clock
         self._retry = retry
-        self._outgoing = Outgoing()
+        self._outgoing = Outgoing(lambda: peer.load)
         self._resume = ""
         self._since = 0.0
         self._beating: asyncio.Task[None] | None = None

@@ -145,6 +145,10 @@ class Door:
         """Nobody waits any more."""
         self._handlers.abandon(session)
 
+    def load(self) -> int:
+        """How many messages are being handled."""
+        return self._handlers.busy
+
 
 class Route:
     """What is known of one agent.

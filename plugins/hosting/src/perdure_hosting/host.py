@@ -128,6 +128,10 @@ class Host:
             self._introductions.lost(session)
         self._changed.set()
 
+    def load(self) -> int:
+        """How many requests have no answer yet."""
+        return len(self.router.calls)
+
     # -- tasks
 
     async def _sweep(self) -> None:

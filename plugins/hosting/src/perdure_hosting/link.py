@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 BATCH_BYTES: Final = 256 * 1024
 """A packet that has reached this size takes no further frame."""
 
-BATCH_FRAMES: Final = 1024
-"""A packet takes no more frames than this: what arrives at once is handled at once."""
+BATCH_FRAMES: Final = 128
+"""A packet takes no more frames than this: what arrives at once is handled at once, and who handles what came before or
+after it should be able to do so meanwhile."""
+
+MANY_FRAMES: Final = 32
+"""So many are worth a packet, whatever may still come."""
 
 OVERHEAD: Final = 64 * 1024
 """Bytes that a packet may have beyond its frames."""
@@ -41,7 +45,7 @@ class Link:
         max_frame: Bytes of the largest frame.
         received: Number of the last frame that arrived.
         acked: Number of the last own frame that the other side has.
-        urgent: The next packet asks for an answer at once.
+        urgent: What waits asks for an answer at once.
         due: There is something to say, with or without frames.
     """
 
@@ -81,6 +85,16 @@ class Link:
         return len(self._waiting) + len(self._written)
 
     @property
+    def silent(self) -> bool:
+        """Whether there is nothing to say."""
+        return not (self._waiting or self.due)
+
+    @property
+    def many(self) -> bool:
+        """Whether what waits is worth a packet, whatever may still come."""
+        return len(self._waiting) >= MANY_FRAMES
+
+    @property
     def swamped(self) -> bool:
         """Whether the other side asks and asks, and does not read the answers."""
         return len(self._waiting) > 4 * self._frames + 1024
@@ -95,9 +109,9 @@ class Link:
 
     def take(self) -> bytes | None:
         """The next packet for the carrier; ``None`` if there is nothing to say."""
-        waiting = self._waiting
-        if not waiting and not self.due:
+        if self.silent:
             return None
+        waiting = self._waiting
         frames: list[bytes] = []
         size = 0
         while waiting and size < BATCH_BYTES and len(frames) < BATCH_FRAMES:
@@ -118,7 +132,8 @@ class Link:
             frames=frames,
         )
         self._told[1:] = self._taken
-        self.due = self.urgent = False
+        self.due = False
+        self.urgent = self.urgent and bool(waiting)  # who asked for an answer may stand in the last packet
         return packet.SerializeToString()
 
     def poke(self) -> None:

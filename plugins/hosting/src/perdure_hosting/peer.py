@@ -100,6 +100,11 @@ class Peer:
         return bool(self._waiting or self._queue)
 
     @property
+    def load(self) -> int:
+        """How many messages are under way, in both directions."""
+        return len(self._waiting) + len(self.serving)
+
+    @property
     def unsure(self) -> bool:
         """Whether something was asked that may not have arrived yet."""
         return bool(self._waiting and self.link.held)

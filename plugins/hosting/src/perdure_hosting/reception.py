@@ -82,6 +82,10 @@ class Sessions(Protocol[S]):
         """It is over."""
         ...
 
+    def load(self) -> int:
+        """How many messages are under way."""
+        ...
+
 
 class Reception(Generic[S]):
     """Greets who comes, and keeps the sessions.
@@ -100,7 +104,7 @@ class Reception(Generic[S]):
         self._owner = owner
         self._settings = settings
         self._clock = clock
-        self._outgoing = Outgoing()
+        self._outgoing = Outgoing(owner.load)
         self._by_resume: dict[str, S] = {}
         self._greeting: dict[int, tuple[Carrier, float]] = {}
         self._closed = ""
