@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _CROWD: Final = 16
 """From so many messages under way on, little waits for more."""
 
-_GATHER: Final = 0.001
+_GATHER: Final = 0.002
 """Seconds for which it does, after a packet. That costs as much as ten messages in it: under load each message would
 otherwise travel alone, until nobody has time left."""
 
