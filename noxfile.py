@@ -22,6 +22,9 @@ PYTHONS = ("3.11", "3.12", "3.13")
 MEMBERS = sorted(
     path.parent for glob in ("core", "plugins/*", "contrib/*") for path in ROOT.glob(f"{glob}/pyproject.toml")
 )
+ALONE = PYTHONS[-1]
+"""On this interpreter, where it is there, each distribution's tests run with its wheel alone, and only so."""
+
 SLOW = (
     "plugins/cli/tests/test_cli_terminal.py",
     "plugins/engine-embedded/tests/test_simulation_bites.py",
@@ -73,7 +76,9 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run all tests on one interpreter, but for those of other sessions; those of whole processes on one alone."""
     _sync(session, "--all-packages")
-    elsewhere = ("tests/chaos", "tests/docs", *(SLOW if session.python != "3.12" else ()))
+    elsewhere = ["tests/chaos", "tests/docs", *(SLOW if session.python != "3.12" else ())]
+    if session.python == ALONE and not session.posargs:
+        elsewhere += [str(member.relative_to(ROOT)) for member in MEMBERS]
     session.run("pytest", "-n2", *(f"--ignore={path}" for path in elsewhere), *session.posargs)
 
 
@@ -215,10 +220,11 @@ def _run_alone(member: Path, place: Path, wheels: dict[str, str]) -> tuple[str, 
     (here / "pytest.toml").write_text(f"[pytest]{settings}")
     environment = {key: value for key, value in os.environ.items() if key not in {"VIRTUAL_ENV", "PYTHONPATH"}}
     environment["PATH"] = os.pathsep.join([str(here / "venv" / "bin"), environment["PATH"]])
+    python = shutil.which(f"python{ALONE}") or sys.executable
     elsewhere = [f"--ignore={path.removeprefix(f'{folder}/')}" for path in SLOW if path.startswith(f"{folder}/")]
     output = ""
     for command in (
-        ["uv", "venv", "--quiet", "--no-project", f"--python={sys.executable}", "venv"],
+        ["uv", "venv", "--quiet", "--no-project", f"--python={python}", "venv"],
         [
             *("uv", "pip", "install", "--quiet", "--no-config", "--python=venv", "--constraint=../constraints.txt"),
             *(f"{name} @ {wheels[name]}", *declared["dependency-groups"]["tests"]),
