@@ -76,10 +76,9 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run all tests on one interpreter, but for those of other sessions; those of whole processes on one alone."""
     _sync(session, "--all-packages")
-    elsewhere = ["tests/chaos", "tests/docs", *(SLOW if session.python != "3.12" else ())]
-    if session.python == ALONE and not session.posargs:
-        elsewhere += [str(member.relative_to(ROOT)) for member in MEMBERS]
-    session.run("pytest", "-n2", *(f"--ignore={path}" for path in elsewhere), *session.posargs)
+    elsewhere = ("tests/chaos", "tests/docs", *(SLOW if session.python != "3.12" else ()))
+    wanted = session.posargs or (["tests"] if session.python == ALONE else [])
+    session.run("pytest", "-n2", *(f"--ignore={path}" for path in elsewhere), *wanted)
 
 
 @nox.session
