@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-OWN = tuple(str(Path(package.__file__ or "").parent) for package in (perdure, perdure_messaging))
+OWN = tuple(f"{Path(package.__file__ or '').parent}{os.sep}" for package in (perdure, perdure_messaging))
 MANY = 100
 
 
