@@ -119,6 +119,9 @@ def isolated(session: nox.Session) -> None:
 
     What is to be found is what a distribution forgot to declare: the tests in `SLOW` would find no more of it.
     """
+    find = ("uv", "python", "find", "--no-project", ALONE)
+    found = subprocess.run(find, capture_output=True, text=True, check=False).stdout  # noqa: S603 - our own command
+    python = found.strip() or sys.executable
     with tempfile.TemporaryDirectory(prefix="perdure-isolated-") as name:
         place = Path(name)
         session.run("uv", "build", "--quiet", "--all-packages", "--wheel", f"--out-dir={place}", external=True)
@@ -129,7 +132,7 @@ def isolated(session: nox.Session) -> None:
             member for member in MEMBERS if not session.posargs or str(member.relative_to(ROOT)) in session.posargs
         ]
         with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
-            outcomes = list(pool.map(lambda member: _run_alone(member, place, wheels), chosen))
+            outcomes = list(pool.map(lambda member: _run_alone(member, place, wheels, python), chosen))
     for folder, passed, seconds, output in outcomes:
         session.log(f"{folder:32} {'passed' if passed else 'FAILED':8} {seconds:5.1f} s  {output.splitlines()[-1]}")
     failures = [outcome for outcome in outcomes if not outcome[1]]
@@ -205,7 +208,7 @@ def _pinned() -> list[str]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["uv"]["constraint-dependencies"]
 
 
-def _run_alone(member: Path, place: Path, wheels: dict[str, str]) -> tuple[str, bool, float, str]:
+def _run_alone(member: Path, place: Path, wheels: dict[str, str], python: str) -> tuple[str, bool, float, str]:
     """Test one distribution as a stranger would: its wheel, what it declares, a copy of its tests, no source tree."""
     began, folder = time.monotonic(), str(member.relative_to(ROOT))
     declared = tomllib.loads((member / "pyproject.toml").read_text())
@@ -219,7 +222,6 @@ def _run_alone(member: Path, place: Path, wheels: dict[str, str]) -> tuple[str, 
     (here / "pytest.toml").write_text(f"[pytest]{settings}")
     environment = {key: value for key, value in os.environ.items() if key not in {"VIRTUAL_ENV", "PYTHONPATH"}}
     environment["PATH"] = os.pathsep.join([str(here / "venv" / "bin"), environment["PATH"]])
-    python = shutil.which(f"python{ALONE}") or sys.executable
     elsewhere = [f"--ignore={path.removeprefix(f'{folder}/')}" for path in SLOW if path.startswith(f"{folder}/")]
     output = ""
     for command in (
