@@ -153,6 +153,17 @@ def driven(perdure: Perdure, driven_data: Path, patience: Callable[[float], None
 
 
 @pytest.fixture
+def until() -> Callable[[Perdure, str, str], None]:
+    """Looks at a run, by the command given, until it has a status: another process brings it there."""
+
+    def look(perdure: Perdure, run: str, status: str) -> None:
+        while perdure("show", run, "--json").document["run"]["status"] != status:
+            pass  # each look is a program, and all are bounded by the test's time
+
+    return look
+
+
+@pytest.fixture
 def bare(capsys: pytest.CaptureFixture[str]) -> Perdure:
     """``perdure WORDS``."""
 

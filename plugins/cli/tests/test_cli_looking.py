@@ -53,12 +53,11 @@ def test_what_a_run_called_is_listed_by_it(three) -> None:
     assert turn["parent"] == "three"
 
 
-def test_a_page_fits_a_narrow_terminal_and_breaks_no_id(three, start, patience, monkeypatch) -> None:
+def test_a_page_fits_a_narrow_terminal_and_breaks_no_id(three, start, patience, until, monkeypatch) -> None:
     patience(60.0)
     assert start("worker", "--json").line()["state"] == "ready"
     run = three("run", "journey", "--detach", "--json").document["run"]["id"]
-    while three("show", run, "--json").document["run"]["status"] != "waiting":
-        pass  # each look is a program, and all are bounded by the test's time
+    until(three, run, "waiting")
     monkeypatch.setenv("COLUMNS", "80")
     lines = three("runs").out.splitlines()
     assert all(len(line) <= 80 for line in lines)

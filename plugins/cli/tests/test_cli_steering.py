@@ -18,11 +18,6 @@ def status_of(perdure, run: str) -> str:
     return perdure("show", run, "--json").document["run"]["status"]
 
 
-def until(perdure, run: str, status: str) -> None:
-    while status_of(perdure, run) != status:
-        pass  # each look is a program, and all are bounded by the test's time
-
-
 # -- another process drives -----------------------------------------------------------------------------------
 
 
@@ -75,7 +70,7 @@ def test_a_run_is_asked_and_changed_while_another_process_drives(driven) -> None
         (("query", "where", "upper=perhaps"), "upper"),
     ],
 )
-def test_a_question_that_does_not_fit_is_explained(words, says, driven) -> None:
+def test_a_question_that_does_not_fit_is_explained(words, says, driven, until) -> None:
     run = begun(driven, "journey", "--id", "asked-badly")
     command, *rest = words
     ran = driven(command, run, *rest)
@@ -84,7 +79,7 @@ def test_a_question_that_does_not_fit_is_explained(words, says, driven) -> None:
     until(driven, run, "waiting")
 
 
-def test_a_suspended_run_takes_nothing_until_it_is_resumed(driven) -> None:
+def test_a_suspended_run_takes_nothing_until_it_is_resumed(driven, until) -> None:
     run = begun(driven, "journey", "towns=1")
     until(driven, run, "waiting")
     suspended = driven("suspend", run, "--reason", "a look", "--json").document
@@ -156,7 +151,7 @@ def test_a_run_is_forked_from_any_line_of_its_journal(driven, desk) -> None:
     assert driven("fork", run).code == 2
 
 
-def test_a_wait_ends_with_its_time_or_with_a_question(driven) -> None:
+def test_a_wait_ends_with_its_time_or_with_a_question(driven, until) -> None:
     run = begun(driven, "approve", "text=this")
     until(driven, run, "waiting")
     ran = driven("wait", run, "--timeout", "0s")

@@ -47,8 +47,7 @@ async def measured(
             pass
         return AT_ONCE
 
-    gc.collect()
-    gc.freeze()  # as the host's and the worker's commands do
+    _settle()
     waves = {"sequential": one_by_one, "at_once": at_once, "publish": published}
     found = {name: await rate(seconds, wave) for name, wave in waves.items()}
     took = sorted(await at_rate(found["at_once"] / 2, seconds, send))
@@ -85,7 +84,12 @@ async def at_rate(rate: float, seconds: float, send: Callable[[], Awaitable[Any]
 
 async def asked_to_end(line: str) -> None:
     """Print a line, and wait for the end of the standard input."""
-    gc.collect()
-    gc.freeze()
+    _settle()
     print(line, flush=True)
     await asyncio.to_thread(sys.stdin.read)
+
+
+def _settle() -> None:
+    """What stands by now is not collected, as in the commands of a host and a worker."""
+    gc.collect()
+    gc.freeze()
